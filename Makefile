@@ -1,0 +1,61 @@
+# The commands of the house. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-torch test-tf lint format env env-torch env-tf lock clean clean-env
+
+# Imports without cached byte-code take three to four times as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+CONFIG ?= configs/quickstart.yaml
+# Extra arguments for pytest: make test-torch ARGS="-k ingest -x"
+ARGS ?=
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: env ## Run the quickstart study from raw data to report
+	$(BIN)/tandem run --config $(CONFIG)
+
+ui: env-torch ## Open the MLflow UI on the prepared comparison
+	$(BIN)/tandem ui
+
+test: env ## Run all tests, each in its environment
+	@failed=0; \
+	$(MAKE) --no-print-directory test-torch || failed=1; \
+	$(MAKE) --no-print-directory test-tf || failed=1; \
+	exit $$failed
+
+test-torch: env ## Run the shared and the PyTorch tests
+	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline $(ARGS)
+
+test-tf: env ## Run the TensorFlow tests
+	.venv-tf/bin/python -m pytest tests/tf_pipeline $(ARGS)
+
+lint: env-torch ## Check style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env-torch ## Rewrite the code in the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+env: ## Make both environments
+	@infra/environments.sh all
+
+env-torch: ## Make .venv: PyTorch and the tooling
+	@infra/environments.sh torch
+
+env-tf: ## Make .venv-tf: TensorFlow and TFX
+	@infra/environments.sh tf
+
+lock: ## Pin the dependencies again (ARGS=--upgrade: newest versions)
+	infra/lock.sh $(ARGS)
+
+clean: ## Remove what runs have written (out/)
+	@if [ -d out ]; then du -sh out | sed 's/^/Removing /'; rm -rf out; fi
+
+clean-env: ## Remove the environments and their tools
+	rm -rf .venv .venv-tf .tools
