@@ -1,0 +1,8 @@
+"""From tracked runs to conclusions: comparable or refused, then statistics, page and tables."""
+
+from pipelines.compare.model import Report
+from pipelines.compare.output import write_report
+from pipelines.compare.report import build_report
+from pipelines.compare.terminal import print_report
+
+__all__ = ["Report", "build_report", "print_report", "write_report"]

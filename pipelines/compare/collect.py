@@ -1,0 +1,181 @@
+"""From the runs of an experiment to the ones that count: which study, cell, and repeat."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast, get_args
+
+from pipelines.compare.model import Unfinished
+from pipelines.compare.rules import contradicts
+from pipelines.errors import InputError
+from pipelines.runs import STUDY_TAG, RunRecord
+from pipelines.strategies import FRAMEWORKS, Framework
+
+__all__ = ["THROUGHPUT", "CellKey", "Selection", "select"]
+
+THROUGHPUT = "examples_per_second"
+"""The metric that the matrix compares."""
+
+
+class CellKey(NamedTuple):
+    """What tells one cell of the matrix from another; sorts the way a table reads."""
+
+    scaling: str
+    workers: int
+    framework: Framework
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs of one study, sorted into what counts and what does not."""
+
+    study_id: str
+    cells: dict[CellKey, list[RunRecord]]
+    """Finished runs by cell, in the order of their repeats."""
+    pipelines: dict[Framework, RunRecord]
+    """The newest finished pipeline of each framework."""
+    unfinished: list[Unfinished]
+    superseded: list[RunRecord]
+    """Finished runs of a repeat that a later run did again."""
+
+    @property
+    def cell_runs(self) -> list[RunRecord]:
+        """Every run that counts for a cell."""
+        return [run for runs in self.cells.values() for run in runs]
+
+
+def select(records: Sequence[RunRecord], study_id: str | None = None) -> Selection:
+    """Pick the runs of one study; ``study_id`` None means the latest.
+
+    Raises:
+        InputError: if there is no such study, or nothing at all to report.
+    """
+    cells = [run for run in records if run.kind == "cell"]
+    pipelines = [run for run in records if run.kind == "pipeline"]
+    study_id = _study(cells, pipelines, study_id)
+
+    kept, unfinished, superseded = _sort_out(run for run in cells if _study_of(run) == study_id)
+    groups: dict[CellKey, list[RunRecord]] = defaultdict(list)
+    for (key, _), run in sorted(kept.items()):
+        groups[key].append(run)
+
+    reference = next(iter(kept.values()), None)
+    chosen = _choose_pipelines(pipelines, study_id, reference)
+    for run in pipelines:
+        if _study_of(run) == study_id and run.status != "FINISHED":
+            retried = run.params.get("framework") in chosen
+            unfinished.append(_unfinished(run, "did not finish", retried))
+    return Selection(study_id, dict(groups), chosen, unfinished, superseded)
+
+
+def _study_of(run: RunRecord) -> str:
+    return run.tags.get(STUDY_TAG, "")
+
+
+def _study(cells: list[RunRecord], pipelines: list[RunRecord], asked: str | None) -> str:
+    known = {_study_of(run) for run in cells} or {_study_of(run) for run in pipelines}
+    if not known:
+        raise InputError(
+            "nothing to compare: no finished or failed run is tracked here; "
+            "`tandem study --config ...` makes some"
+        )
+    if asked is None:
+        return max(known)
+    if asked not in known | {_study_of(run) for run in pipelines}:
+        raise InputError(f"no study '{asked}' is tracked here; there are: {_listed(known)}")
+    return asked
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names, reverse=True))
+
+
+_Place = tuple[CellKey, int]
+"""A cell and a repeat within it."""
+
+
+def _sort_out(
+    runs: Iterable[RunRecord],
+) -> tuple[dict[_Place, RunRecord], list[Unfinished], list[RunRecord]]:
+    """One run per place, the rest with the reason why they do not count."""
+    kept: dict[_Place, RunRecord] = {}
+    rejected: list[tuple[RunRecord, str, _Place | None]] = []
+    superseded: list[RunRecord] = []
+    for run in sorted(runs, key=lambda run: run.start_time):
+        place = _place(run)
+        reason = _why_not(run, place)
+        if place is None or reason:
+            rejected.append((run, reason, place))
+            continue
+        if place in kept:
+            superseded.append(kept[place])
+        kept[place] = run
+    unfinished = [_unfinished(run, reason, place in kept) for run, reason, place in rejected]
+    return kept, unfinished, superseded
+
+
+def _place(run: RunRecord) -> _Place | None:
+    params = run.params
+    try:
+        framework, strategy = params["framework"], params["strategy"]
+        workers, repeat = int(params["workers"]), int(params["repeat"])
+        scaling = params["scaling"]
+    except (KeyError, ValueError):
+        return None
+    if framework not in get_args(Framework) or workers < 1:
+        return None
+    return CellKey(scaling, workers, cast(Framework, framework), strategy), repeat
+
+
+def _why_not(run: RunRecord, place: _Place | None) -> str:
+    """Why a run does not count, or an empty string if it does."""
+    if run.status == "RUNNING":
+        return "still running, or cut off without a word"
+    if run.status != "FINISHED":
+        return "did not finish"
+    if place is None:
+        return "lacks usable framework, strategy, workers, scaling or repeat parameters"
+    throughput = run.metrics.get(THROUGHPUT, math.nan)
+    if not (math.isfinite(throughput) and throughput > 0):
+        return f"finished without a usable {THROUGHPUT}"
+    return ""
+
+
+def _unfinished(run: RunRecord, reason: str, retried: bool) -> Unfinished:
+    return Unfinished(
+        run_id=run.run_id,
+        name=run.name,
+        kind="pipeline" if run.kind == "pipeline" else "cell",
+        status=run.status,
+        reason=reason,
+        retried=retried,
+    )
+
+
+def _choose_pipelines(
+    pipelines: list[RunRecord], study_id: str, reference: RunRecord | None
+) -> dict[Framework, RunRecord]:
+    """The newest finished pipeline per framework: the study's own, else one that fits it.
+
+    One fits if it read the study's dataset and contradicts no parameter of its cells.
+    """
+    chosen: dict[Framework, RunRecord] = {}
+    for framework in FRAMEWORKS:
+        finished = [
+            run
+            for run in pipelines
+            if run.status == "FINISHED" and run.params.get("framework") == framework
+        ]
+        own = [run for run in finished if _study_of(run) == study_id]
+        fitting = [
+            run
+            for run in finished
+            if reference is not None
+            and "dataset_fingerprint" in run.params
+            and not contradicts(run, reference)
+        ]
+        if candidates := own or fitting:
+            chosen[framework] = max(candidates, key=lambda run: run.start_time)
+    return chosen

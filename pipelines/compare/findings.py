@@ -1,0 +1,179 @@
+"""The answers a reader came for, in plain language and with their figures."""
+
+from collections.abc import Mapping, Sequence
+
+from pipelines.compare import formats
+from pipelines.compare.model import (
+    Cell,
+    Difference,
+    Finding,
+    Interval,
+    PipelineRun,
+    ScalingPoint,
+    Unfinished,
+)
+from pipelines.strategies import FRAMEWORKS, Framework
+
+__all__ = ["findings"]
+
+_BEFORE_TIMING = (
+    "import_seconds",
+    "tracking_seconds",
+    "rendezvous_seconds",
+    "build_seconds",
+    "first_step_seconds",
+)
+
+_BLESSINGS = {True: "was blessed", False: "was not blessed", None: "was not judged"}
+
+
+def findings(
+    cells: Sequence[Cell],
+    scaling: Sequence[ScalingPoint],
+    differences: Sequence[Difference],
+    pipelines: Mapping[Framework, PipelineRun],
+    failed: Sequence[Unfinished],
+) -> list[Finding]:
+    """Speed, scaling, and pipelines (or start-up, where no pipeline ran): what there is of them."""
+    answers = [
+        _speed(cells, differences),
+        _scaling(cells, scaling),
+        _pipelines(pipelines) if pipelines else _start_up(cells),
+    ]
+    found = [answer for answer in answers if answer is not None]
+    if not found:
+        statement = f"None of the {len(failed)} tracked runs finished; see the list of failed runs."
+        return [Finding(topic="Outcome", headline="Nothing finished", statement=statement)]
+    return found
+
+
+def _fastest(cells: Sequence[Cell]) -> dict[Framework, Cell]:
+    """Each framework's fastest strategy at the most workers that all frameworks present reached."""
+    frameworks = [name for name in FRAMEWORKS if any(cell.framework == name for cell in cells)]
+    reached = [{cell.workers for cell in cells if cell.framework == name} for name in frameworks]
+    common = set.intersection(*reached) if reached else set()
+    if not common:
+        return {}
+    at_most = [cell for cell in cells if cell.workers == max(common)]
+    return {
+        name: max((c for c in at_most if c.framework == name), key=lambda cell: cell.median)
+        for name in frameworks
+    }
+
+
+def _speed(cells: Sequence[Cell], differences: Sequence[Difference]) -> Finding | None:
+    fastest = _fastest(cells)
+    if not fastest:
+        return None
+    workers = next(iter(fastest.values())).workers
+    trained = " and ".join(
+        f"{formats.title(name, cell.strategy)} trained {formats.rate(cell.median)} examples/s"
+        for name, cell in fastest.items()
+    )
+    statement = f"At {formats.workers(workers)}, {trained}"
+    topic = f"Throughput, {formats.workers(workers)}"
+    if len(fastest) == 1:
+        (cell,) = fastest.values()
+        headline = f"{formats.rate(cell.median)} examples/s"
+        statement += "; no run of the other framework to compare with."
+        return Finding(topic=topic, headline=headline, statement=statement)
+    strategies = (fastest["tf"].strategy, fastest["torch"].strategy)
+    difference = next(
+        d
+        for d in differences
+        if d.workers == workers and (d.tf_strategy, d.torch_strategy) == strategies
+    )
+    headline, comparison = _compared(difference)
+    sentences = [f"{statement}.", comparison, difference.remark]
+    return Finding(topic=topic, headline=headline, statement=" ".join(filter(None, sentences)))
+
+
+def _compared(difference: Difference) -> tuple[str, str]:
+    """Headline and sentence; the faster side is named first, so a ratio is never below 1."""
+    ratio, ends = difference.ratio, difference.interval95
+    if difference.verdict == "no significant difference":
+        known = f" (95 % interval {formats.interval(ends, '{:.2f}')})" if ends else ""
+        return "No significant difference", f"PyTorch / TensorFlow is {ratio:.2f}{known}."
+    fast: Framework = "torch"
+    if difference.verdict == "tf faster":
+        fast, ratio, ends = "tf", 1 / ratio, _inverse(ends)
+    return (
+        f"{formats.title(fast)} {ratio:.2f}× as fast",
+        f"{formats.title(fast)} is {ratio:.2f} times as fast "
+        f"(95 % interval {formats.interval(ends, '{:.2f}')}).",
+    )
+
+
+def _inverse(ends: Interval | None) -> Interval | None:
+    return ends and (1 / ends[1], 1 / ends[0])
+
+
+def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding | None:
+    """The scaling of the very cells whose speed was told; the table has the others."""
+    told = {(cell.framework, cell.strategy, cell.workers) for cell in _fastest(cells).values()}
+    points = [
+        point
+        for point in scaling
+        if (point.framework, point.strategy, point.workers) in told
+        and point.workers > point.base_workers
+    ]
+    if not points:
+        return None
+    most, base = points[0].workers, min(point.base_workers for point in points)
+    shares = " and ".join(
+        f"{formats.title(point.framework, point.strategy)} kept "
+        f"{formats.percent(point.efficiency, 0)}{_between(point.interval95)}"
+        for point in points
+    )
+    headline = _side_by_side(
+        {point.framework: formats.percent(point.efficiency, 0) for point in points}
+    )
+    return Finding(
+        topic=f"Weak scaling, {base} to {formats.workers(most)}",
+        headline=headline,
+        statement=f"With a fixed batch per worker, {shares} of ideal throughput.",
+    )
+
+
+def _between(ends: Interval | None) -> str:
+    if ends is None:
+        return ""
+    return f" ({formats.interval((100 * ends[0], 100 * ends[1]), '{:.0f}')} %)"
+
+
+def _pipelines(pipelines: Mapping[Framework, PipelineRun]) -> Finding:
+    sentences = []
+    for name, run in pipelines.items():
+        sentence = f"{formats.title(name)} took {formats.seconds(run.seconds)}"
+        if run.cached_stages:
+            sentence += f", {run.cached_stages} of its components coming from the cache"
+        sentence += f"; its model {_BLESSINGS[run.blessed]}"
+        if run.eval_accuracy is not None:
+            sentence += f", at {formats.percent(run.eval_accuracy)} eval accuracy"
+        sentences.append(f"{sentence}.")
+    return Finding(
+        topic="Whole pipeline, one run each",
+        headline=_side_by_side({n: formats.seconds(run.seconds) for n, run in pipelines.items()}),
+        statement=" ".join(sentences),
+    )
+
+
+def _start_up(cells: Sequence[Cell]) -> Finding | None:
+    waits = {
+        name: sum(cell.phases.get(phase, 0) for phase in _BEFORE_TIMING)
+        for name, cell in _fastest(cells).items()
+        if cell.phases
+    }
+    if not waits:
+        return None
+    (workers,) = {cell.workers for cell in _fastest(cells).values()}
+    return Finding(
+        topic=f"Start-up, {formats.workers(workers)}",
+        headline=_side_by_side({name: formats.seconds(wait) for name, wait in waits.items()}),
+        statement="From the start of a worker to the end of its first step: importing, tracking, "
+        "rendezvous, building, and the first step itself.",
+    )
+
+
+def _side_by_side(values: Mapping[Framework, str]) -> str:
+    return ", ".join(f"{formats.title(name)} {value}" for name, value in values.items())

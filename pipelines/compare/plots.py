@@ -1,0 +1,238 @@
+"""The report's charts, as Plotly figures; each is None where it would show nothing.
+
+Text colours are left to the page's style sheet, which knows about dark mode. A framework is told
+by colour, marker and line, so no chart depends on colour vision.
+"""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from pipelines.compare import formats
+from pipelines.compare.model import Interval, Report
+from pipelines.metrics import PHASES
+from pipelines.strategies import FRAMEWORKS, Framework
+
+__all__ = ["COLOURS", "efficiency", "phases", "pipelines", "throughput"]
+
+COLOURS: dict[Framework, str] = {"tf": "#E8710A", "torch": "#5B5BD6"}
+"""Far apart in hue and in lightness, and legible on light and dark ground."""
+
+_MARKERS: dict[Framework, str] = {"tf": "circle", "torch": "diamond"}
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+# Start-up in blues, tracing and warm-up in sands, the work itself in green, its check in rose.
+_PHASE_COLOURS = dict(
+    zip(
+        PHASES,
+        ("#24466B", "#4677A8", "#7FA8D1", "#B9D0E8", "#B8892F", "#E3C77F", "#2E9E6B", "#C9688F"),
+        strict=True,
+    )
+)
+_OTHER = "#9AA0A6"
+_SPREAD = 0.16
+"""Distance between neighbouring series at one worker count, in counts."""
+_ASIDE = 0.05
+"""How far to the right of its median a repeat stands."""
+
+
+def throughput(report: Report) -> go.Figure | None:
+    """Examples per second by workers: medians with intervals, every repeat, the ideal lines."""
+    if not report.cells:
+        return None
+    counts = sorted({cell.workers for cell in report.cells})
+    figure = go.Figure()
+    for name, framework, look, shift, cells in _series(report.cells):
+        xs = [counts.index(cell.workers) + shift for cell in cells]
+        figure.add_scatter(
+            x=[x + _ASIDE for x, cell in zip(xs, cells, strict=True) for _ in cell.repeats],
+            y=[rate for cell in cells for rate in cell.repeats],
+            mode="markers",
+            marker={"color": COLOURS[framework], "size": 6, "opacity": 0.55},
+            legendgroup=name,
+            showlegend=False,
+            hovertemplate=f"{name}<br>one repeat: %{{y:,.0f}}/s<extra></extra>",
+        )
+        if len(cells) > 1:
+            base = cells[0]
+            figure.add_scatter(
+                x=xs,
+                y=[base.median * cell.workers / base.workers for cell in cells],
+                mode="lines",
+                line={"color": COLOURS[framework], "width": 1.2, "dash": "dot"},
+                opacity=0.7,
+                legendgroup=name,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        _add_medians(
+            figure, name, framework, look, xs, [(cell.median, cell.interval95) for cell in cells]
+        )
+        figure.data[-1].hovertemplate = f"{name}<br>median: %{{y:,.0f}}/s<extra></extra>"
+    _count_axis(figure, counts)
+    figure.update_yaxes(title="examples/s", rangemode="tozero", tickformat=",")
+    return _styled(figure, height=380)
+
+
+def efficiency(report: Report) -> go.Figure | None:
+    """Scaling efficiency by workers with intervals, against the ideal line at 1."""
+    counts = sorted({point.workers for point in report.scaling})
+    if len(counts) < 2:
+        return None
+    figure = go.Figure()
+    figure.add_hline(y=1, line={"dash": "dot", "width": 1.5, "color": _OTHER})
+    for name, framework, look, shift, points in _series(report.scaling):
+        _add_medians(
+            figure,
+            name,
+            framework,
+            look,
+            [counts.index(point.workers) + shift for point in points],
+            [(point.efficiency, point.interval95) for point in points],
+        )
+        figure.data[-1].hovertemplate = f"{name}<br>efficiency: %{{y:.1%}}<extra></extra>"
+    _count_axis(figure, counts)
+    tops = [(point.interval95 or (0, point.efficiency))[1] for point in report.scaling]
+    figure.update_yaxes(
+        title="share of ideal throughput", tickformat=".0%", range=[0, 1.08 * max(1, *tops)]
+    )
+    return _styled(figure, height=380)
+
+
+def phases(report: Report) -> go.Figure | None:
+    """Where a run's wall clock went: one stacked bar per cell, medians."""
+    cells = [cell for cell in report.cells if cell.phases]
+    if not cells:
+        return None
+    several = len({(cell.framework, cell.strategy) for cell in cells}) > len(
+        {cell.framework for cell in cells}
+    )
+    labels = [
+        # Short where it may be: a phone has no room for both.
+        f"{escape(formats.title(cell.framework, cell.strategy if several else ''))}"
+        f"<br>{formats.workers(cell.workers)}"
+        for cell in cells
+    ]
+    figure = go.Figure()
+    for phase in PHASES:
+        values = [cell.phases.get(phase, 0) for cell in cells]
+        _add_share(figure, formats.phase_title(phase), labels, values, _PHASE_COLOURS[phase])
+    rest = [max(0.0, (cell.wall_seconds or 0) - sum(cell.phases.values())) for cell in cells]
+    if any(rest):
+        _add_share(figure, "start, exit", labels, rest, _OTHER)
+    figure.update_layout(barmode="stack", bargap=0.35, legend_entrywidth=84)
+    figure.update_xaxes(title="seconds", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")
+    return _styled(figure, height=150 + 62 * len(cells))
+
+
+def pipelines(report: Report) -> go.Figure | None:
+    """Seconds of each DAG stage, the frameworks side by side."""
+    if not any(run.stages for run in report.pipelines.values()):
+        return None
+    figure = go.Figure()
+    for framework in FRAMEWORKS:
+        run = report.pipelines.get(framework)
+        if run is None:
+            continue
+        figure.add_bar(
+            y=list(run.stages),
+            x=list(run.stages.values()),
+            name=formats.title(framework),
+            orientation="h",
+            marker={"color": COLOURS[framework]},
+            text=[formats.seconds(value) for value in run.stages.values()],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"{formats.title(framework)}<br>%{{y}}: %{{x:.1f}} s<extra></extra>",
+        )
+    longest = max(value for run in report.pipelines.values() for value in run.stages.values())
+    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
+    figure.update_xaxes(title="seconds", range=[0, 1.18 * longest])  # room for the last label
+    figure.update_yaxes(autorange="reversed")
+    return _styled(figure, height=380)
+
+
+def _series(rows: Iterable[Any]) -> Iterable[tuple[str, Framework, str, float, list[Any]]]:
+    """Rows by framework and strategy: (title, framework, dash, shift along x, rows by workers)."""
+    members: dict[tuple[Framework, str, str], list[Any]] = {}
+    for row in rows:
+        members.setdefault((row.framework, row.strategy, row.scaling), []).append(row)
+    order = sorted(members)
+    seen: dict[Framework, int] = dict.fromkeys(FRAMEWORKS, 0)
+    for place, (framework, strategy, scaling) in enumerate(order):
+        dash = _DASHES[seen[framework] % len(_DASHES)]
+        seen[framework] += 1
+        shift = _SPREAD * (place - (len(order) - 1) / 2)
+        # Plotly reads a subset of HTML in names, and a strategy's name comes from a parameter.
+        name = escape(formats.title(framework, strategy))
+        rows = sorted(members[framework, strategy, scaling], key=lambda row: row.workers)
+        yield name, framework, dash, shift, rows
+
+
+def _add_medians(
+    figure: go.Figure,
+    name: str,
+    framework: Framework,
+    dash: str,
+    xs: list[float],
+    values: list[tuple[float, Interval | None]],
+) -> None:
+    figure.add_scatter(
+        x=xs,
+        y=[middle for middle, _ in values],
+        error_y={
+            "type": "data",
+            "array": [ends[1] - middle if ends else 0 for middle, ends in values],
+            "arrayminus": [middle - ends[0] if ends else 0 for middle, ends in values],
+            "thickness": 1.8,
+            "width": 6,
+        },
+        mode="lines+markers",
+        line={"color": COLOURS[framework], "width": 2, "dash": dash},
+        marker={"size": 10, "symbol": _MARKERS[framework]},
+        name=name,
+        legendgroup=name,
+    )
+
+
+def _add_share(
+    figure: go.Figure, name: str, labels: list[str], values: list[float], colour: str
+) -> None:
+    figure.add_bar(
+        y=labels,
+        x=values,
+        name=name,
+        orientation="h",
+        marker={"color": colour},
+        hovertemplate=f"{name}: %{{x:.2f}} s<extra></extra>",
+    )
+
+
+def _count_axis(figure: go.Figure, counts: list[int]) -> None:
+    figure.update_xaxes(
+        title="workers",
+        tickvals=list(range(len(counts))),
+        ticktext=[str(count) for count in counts],
+        range=[-0.5, len(counts) - 0.5],
+        showgrid=False,
+    )
+
+
+def _styled(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 8, "r": 24, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        dragmode=False,
+    )
+    # Fixed axes let a finger scroll the page across a chart.
+    figure.update_xaxes(automargin=True, fixedrange=True, zeroline=False)
+    figure.update_yaxes(automargin=True, fixedrange=True, zeroline=False, ticklabelstandoff=6)
+    return figure

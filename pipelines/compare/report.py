@@ -1,0 +1,136 @@
+"""From tracked runs to conclusions: the one entry to the comparison."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from pipelines.compare.cells import differences_between, scaling_points, summarise
+from pipelines.compare.collect import select
+from pipelines.compare.findings import findings
+from pipelines.compare.model import (
+    Dataset,
+    Environment,
+    PipelineRun,
+    Report,
+    Settings,
+    Software,
+)
+from pipelines.compare.notes import notes
+from pipelines.compare.rules import check_cells, check_pipelines
+from pipelines.metrics import METRICS
+from pipelines.runs import RunRecord
+from pipelines.strategies import FRAMEWORKS, Framework
+
+__all__ = ["COMPONENTS_TAG", "build_report"]
+
+COMPONENTS_TAG = "tandem.components"
+"""On a pipeline's run: JSON, DAG component -> seconds."""
+
+_STAGE_SUFFIX = "_stage_seconds"
+_STAGES = [name for name in METRICS if name.endswith(_STAGE_SUFFIX)]
+
+
+def build_report(records: Sequence[RunRecord], study_id: str | None = None) -> Report:
+    """Compare the runs of one study.
+
+    Args:
+        records: all runs of the study's experiment, in any order; strangers are ignored.
+        study_id: which execution of the study; None means the latest.
+
+    Raises:
+        InputError: if there is nothing to report.
+        ComparisonRefusedError: if the runs did not do the same work.
+    """
+    selection = select(records, study_id)
+    check_cells(selection.cell_runs)
+    check_pipelines(list(selection.pipelines.values()))
+
+    runs = [*selection.cell_runs, *selection.pipelines.values()]
+    known = _first_values(runs or records)
+    cells = [summarise(key, members) for key, members in selection.cells.items()]
+    scaling = scaling_points(cells)
+    differences = differences_between(cells)
+    settings = _settings(known)
+    pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
+    return Report(
+        study=known.get("study", ""),
+        study_id=selection.study_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        findings=findings(cells, scaling, differences, pipelines, selection.unfinished),
+        dataset=Dataset(
+            fingerprint=known.get("dataset_fingerprint"),
+            rows=_integer(known.get("dataset_rows")),
+            source=known.get("dataset_source"),
+        ),
+        environment=_environment(known, runs),
+        settings=settings,
+        cells=cells,
+        scaling=scaling,
+        differences=differences,
+        pipelines=pipelines,
+        failed=selection.unfinished,
+        notes=notes(selection, settings, cells, scaling),
+    )
+
+
+def _pipeline(run: RunRecord) -> PipelineRun:
+    metrics = {name: value for name, value in run.metrics.items() if math.isfinite(value)}
+    blessed = metrics.get("blessed")
+    return PipelineRun(
+        seconds=metrics.get("pipeline_seconds"),
+        stages={
+            name.removesuffix(_STAGE_SUFFIX): metrics[name] for name in _STAGES if name in metrics
+        },
+        components=_components(run.tags.get(COMPONENTS_TAG, "")),
+        cached_stages=round(metrics.get("cached_stages", 0)),
+        blessed=None if blessed is None else blessed > 0,
+        eval_accuracy=metrics.get("eval_accuracy"),
+        mlflow_run_id=run.run_id,
+    )
+
+
+def _components(text: str) -> dict[str, float]:
+    """The tag's content; a detail, so one that cannot be read is left out, not an error."""
+    try:
+        return {str(name): float(value) for name, value in json.loads(text).items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _environment(known: Mapping[str, str], runs: Sequence[RunRecord]) -> Environment:
+    software: dict[Framework, Software] = {}
+    for framework in FRAMEWORKS:
+        own = _first_values([run for run in runs if run.params.get("framework") == framework])
+        if own:
+            software[framework] = Software.model_validate(
+                {field: own[field] for field in Software.model_fields if field in own}
+            )
+    return Environment(hardware=known.get("hardware"), software=software)
+
+
+def _settings(known: Mapping[str, str]) -> Settings:
+    """Safe to read from any run: the rules have seen that all agree."""
+    numbers = {"threads_per_worker", "batch_size_per_worker", "steps", "warmup_steps", "seed"}
+    return Settings.model_validate(
+        {
+            field: _integer(known.get(field)) if field in numbers else known.get(field)
+            for field in Settings.model_fields
+        }
+    )
+
+
+def _first_values(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """Each parameter's value in the first run that recorded it."""
+    values: dict[str, str] = {}
+    for run in runs:
+        for name, value in run.params.items():
+            values.setdefault(name, value)
+    return values
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

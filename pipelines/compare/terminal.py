@@ -1,0 +1,151 @@
+"""The report on a terminal: the answers first, then the tables they rest on."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.compare import formats
+from pipelines.compare.model import Report
+from pipelines.strategies import Framework
+
+__all__ = ["print_report"]
+
+_STYLES: dict[Framework, str] = {"tf": "dark_orange", "torch": "slate_blue1"}
+_NARROW = 96
+"""Terminal columns below which names are shortened and memory is left to the page."""
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a report; readable from 80 columns up."""
+    console.print()
+    console.print(
+        Text.assemble((report.study or "unnamed study", "bold"), f"  {report.study_id}"),
+        overflow="fold",
+    )
+    for finding in report.findings:
+        console.print()
+        console.print(Text.assemble((finding.headline, "bold"), f"  {finding.topic}"))
+        console.print(Text(finding.statement), style="dim")
+    wide = console.width >= _NARROW
+    tables = [
+        _cells(report, wide) if report.cells else None,
+        _scaling(report, wide) if any(p.workers > p.base_workers for p in report.scaling) else None,
+        _differences(report) if report.differences else None,
+        _pipelines(report) if report.pipelines else None,
+        _failed(report) if report.failed else None,
+    ]
+    for table in tables:
+        if table is not None:
+            console.print()
+            console.print(table)
+    if report.notes:
+        console.print()
+        for note in report.notes:
+            console.print(_bullet(note))
+
+
+def _bullet(note: str) -> Table:
+    """A hanging indent, which Rich only gives to cells."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text("-", style="dim"), Text(note, style="dim"))
+    return grid
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose columns are right-aligned unless their header starts with ``<``."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    for column in columns:
+        text = column.startswith("<")
+        table.add_column(
+            column.removeprefix("<"), justify="left" if text else "right", overflow="fold"
+        )
+    return table
+
+
+def _name(framework: Framework, strategy: str, wide: bool) -> Text:
+    name = formats.title(framework, strategy) if wide else f"{framework} {strategy}"
+    return Text(name, style=_STYLES[framework])
+
+
+def _cells(report: Report, wide: bool) -> Table:
+    columns = ["<framework, strategy", "workers", "examples/s", "95 % interval", "wall", "accuracy"]
+    table = _table("Training runs", *columns, *(["memory"] if wide else []))
+    for cell in report.cells:
+        table.add_row(
+            _name(cell.framework, cell.strategy, wide),
+            str(cell.workers),
+            formats.rate(cell.median),
+            formats.interval(cell.interval95),
+            formats.seconds(cell.wall_seconds),
+            formats.percent(cell.eval_accuracy),
+            *([formats.mebibytes(cell.peak_memory_bytes)] if wide else []),
+        )
+    return table
+
+
+def _scaling(report: Report, wide: bool) -> Table:
+    table = _table(
+        "Scaling efficiency",
+        "<framework, strategy", "workers", "base", "speed-up", "efficiency", "95 % interval",
+    )  # fmt: skip
+    for point in report.scaling:
+        if point.workers == point.base_workers:
+            continue
+        table.add_row(
+            _name(point.framework, point.strategy, wide),
+            str(point.workers),
+            str(point.base_workers),
+            f"{point.speedup:.2f}",
+            formats.percent(point.efficiency),
+            formats.percents(point.interval95),
+        )
+    return table
+
+
+def _differences(report: Report) -> Table:
+    table = _table(
+        "PyTorch / TensorFlow, examples/s",
+        "<strategies", "workers", "ratio", "95 % interval", "<verdict",
+    )  # fmt: skip
+    for difference in report.differences:
+        table.add_row(
+            Text(f"{difference.torch_strategy} / {difference.tf_strategy}"),
+            str(difference.workers),
+            f"{difference.ratio:.2f}",
+            formats.interval(difference.interval95, "{:.2f}"),
+            formats.verdict(difference.verdict),
+        )
+    return table
+
+
+def _pipelines(report: Report) -> Table:
+    """Stages as rows, so that two frameworks always fit."""
+    runs = report.pipelines
+    table = _table("Pipelines", "<stage", *(formats.title(name) for name in runs))
+    for stage in formats.stages(report):
+        table.add_row(stage, *(formats.seconds(run.stages.get(stage)) for run in runs.values()))
+    table.add_row(
+        "whole DAG", *(formats.seconds(run.seconds) for run in runs.values()), style="bold"
+    )
+    table.add_row("from the cache", *(str(run.cached_stages) for run in runs.values()))
+    table.add_row("eval accuracy", *(formats.percent(run.eval_accuracy) for run in runs.values()))
+    table.add_row("blessed", *(formats.yes_no(run.blessed) for run in runs.values()))
+    return table
+
+
+def _failed(report: Report) -> Table:
+    title = f"[red]Runs that do not count ({len(report.failed)})[/red]"
+    table = _table(title, "<run", "<status", "<why")
+    for run in report.failed:
+        again = "; run again since, and finished" if run.retried else ""
+        name = Text.assemble(run.name, "\n", (run.run_id, "dim"))
+        table.add_row(name, Text(run.status), Text(f"{run.reason}{again}"))
+    return table

@@ -1,0 +1,290 @@
+"""The configuration: one YAML file describes one comparable study, and nothing else.
+
+Every field has a default or a clear error; an unknown key is an error. A command's
+``--set section.field=value`` is applied on top of the file before anything is checked.
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from pipelines.errors import InputError
+from pipelines.strategies import (
+    FRAMEWORK_TITLES,
+    SINGLE_WORKER_STRATEGIES,
+    STRATEGIES,
+    Framework,
+    TfStrategy,
+    TorchStrategy,
+)
+
+__all__ = ["Config", "load_config", "parse_config"]
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class WorkloadConfig(Section):
+    """What is trained."""
+
+    name: Literal["vision"] = "vision"
+    """Which model family: ``vision`` is a small residual CNN."""
+    preset: Literal["tiny"] = "tiny"
+    """The size of the model, by name."""
+    thresholds: dict[str, float] = {}
+    """Metric -> least value for which a model is blessed; overrides the workload's own."""
+
+
+class SplitsConfig(Section):
+    """Shares of the examples; they must add up to one."""
+
+    train: Share = 0.8
+    eval: Share = 0.2
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        if abs(self.train + self.eval - 1) > 1e-9:
+            raise ValueError(f"train + eval must be 1, not {self.train + self.eval:g}")
+        return self
+
+
+class DataConfig(Section):
+    """Where examples come from and how they reach the trainer."""
+
+    source: Literal["digits"] = "digits"
+    """``digits``: the 1,797 handwritten 8x8 images that scikit-learn carries."""
+    output: Path | None = None
+    """Folder of the ingested dataset; by default ``data`` under the config's ``output``."""
+    splits: SplitsConfig = SplitsConfig()
+    rows_per_shard: PositiveInt = 512
+    """Most examples in one Parquet shard."""
+    reader: Literal["shared", "native"] = "shared"
+    """``shared``: both frameworks consume Tandem's own batch stream, which isolates the trainer.
+    ``native``: tf.data over transformed TFRecords, DataLoader over transformed Parquet."""
+
+
+class OptimizerConfig(Section):
+    """The optimiser, equal on both sides."""
+
+    name: Literal["adamw"] = "adamw"
+    """``adamw``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled decay per unit of learning rate; biases are excluded."""
+
+
+class TrainingConfig(Section):
+    """How it is trained."""
+
+    batch_size_per_worker: PositiveInt = 64
+    """Examples per worker and step, under weak scaling."""
+    steps: PositiveInt = 200
+    """Optimiser steps, warm-up included."""
+    warmup_steps: PositiveInt = 20
+    """First steps left out of every speed figure (tracing, caches, allocators)."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Literal["float32"] = "float32"
+    compile: Literal["none"] = "none"
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds the initial weights and the order of the examples."""
+
+    @model_validator(mode="after")
+    def _leaves_steps_to_time(self) -> Self:
+        if self.steps <= self.warmup_steps:
+            raise ValueError(
+                f"steps ({self.steps}) must exceed warmup_steps ({self.warmup_steps}), "
+                "or nothing is left to time"
+            )
+        return self
+
+
+class TfConfig(Section):
+    """TensorFlow's side."""
+
+    strategy: TfStrategy = "multi_worker_mirrored"
+
+
+class TorchConfig(Section):
+    """PyTorch's side."""
+
+    strategy: TorchStrategy = "ddp"
+
+
+class StudyConfig(Section):
+    """The matrix that is measured."""
+
+    workers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 2]
+    """Worker counts; the smallest is the base case of every scaling figure."""
+    scaling: Annotated[list[Literal["weak"]], Field(min_length=1)] = ["weak"]
+    """``weak``: the batch per worker is fixed, so the global batch grows with the workers."""
+    repeats: PositiveInt = 3
+    """Runs of each cell, fixed beforehand."""
+    threads_per_worker: PositiveInt = 1
+    """Compute threads, and where the machine has them cores, of each worker."""
+
+
+class TrackingConfig(Section):
+    """Where runs are logged."""
+
+    uri: str | None = None
+    """MLflow tracking URI; by default ``sqlite:///<output>/mlflow.db``."""
+
+
+class Config(Section):
+    """One comparable study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """The study's name, which is also the MLflow experiment's."""
+    output: Path = Path("out")
+    """Folder for all that is written: dataset, pipelines, logs, tracking store, report."""
+    workload: WorkloadConfig = WorkloadConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    tf: TfConfig = TfConfig()
+    torch: TorchConfig = TorchConfig()
+    study: StudyConfig = StudyConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def dataset_dir(self) -> Path:
+        """Folder of the ingested dataset."""
+        return self.data.output or self.output / "data"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI."""
+        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+
+    def strategy(self, framework: Framework) -> str:
+        """The strategy that the named framework trains with."""
+        return self.tf.strategy if framework == "tf" else self.torch.strategy
+
+    def global_batch_size(self, workers: int) -> int:
+        """Examples in one optimiser step over all workers (weak scaling)."""
+        return self.training.batch_size_per_worker * workers
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved configuration, so that two runs can be told to share it."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def dump(self, path: Path) -> Path:
+        """Write the resolved configuration, for child processes and for the record."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        return path
+
+    @model_validator(mode="after")
+    def _strategies_can_scale(self) -> Self:
+        if max(self.study.workers) > 1:
+            for framework in ("tf", "torch"):
+                if self.strategy(framework) in SINGLE_WORKER_STRATEGIES:
+                    raise ValueError(
+                        f"{framework}.strategy '{self.strategy(framework)}' runs one worker, "
+                        f"but study.workers asks for {max(self.study.workers)}"
+                    )
+        return self
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read and check a configuration file.
+
+    ``overrides`` are ``section.field=value`` strings, their values parsed as YAML.
+
+    Raises:
+        InputError: with one line that names the file, the field and the mend.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; shipped configs are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must be a mapping of sections, such as 'name: quickstart'")
+    for override in overrides or []:
+        _apply_override(raw, override)
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: dict[str, Any], origin: str) -> Config:
+    """Check a configuration that is already a mapping; ``origin`` names it in errors."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors()]
+        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:])})" if lines[1:] else ""
+        raise InputError(f"{origin}: {lines[0]}{more}") from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set {override}: must read section.field=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not valid YAML") from None
+    section = raw
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise InputError(f"--set {override}: '{key}' is not a section")
+    section[keys[-1]] = value
+
+
+def _describe(detail: ErrorDetails) -> str:
+    """One line for one pydantic error: the field, what is wrong, and the mend."""
+    location = [str(part) for part in detail["loc"]]
+    field = ".".join(location) or "config"
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if location[-1:] == ["strategy"] and location[0] in STRATEGIES:
+        framework: Framework = "tf" if location[0] == "tf" else "torch"
+        return (
+            f"{field}: {FRAMEWORK_TITLES[framework]} has no strategy {detail['input']!r}; "
+            f"it has: {', '.join(STRATEGIES[framework])}"
+        )
+    if detail["type"] == "missing":
+        return f"{field}: required, but not given"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if detail["type"] == "value_error":
+        return f"{field}: {message}"
+    return f"{field}: {message}, not {detail['input']!r}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """The keys a section knows, found by walking the models from the root."""
+    model: type[BaseModel] = Config
+    for key in location:
+        annotation = model.model_fields[key].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

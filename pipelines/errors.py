@@ -1,0 +1,42 @@
+"""Every error that Tandem raises on purpose, and the exit code each one ends with.
+
+::
+
+    TandemError                  1
+    ├── WorkError                1   the work itself failed: a worker died, a stage broke
+    ├── InputError               2   what the user gave is wrong; says where and what to do
+    └── ComparisonRefusedError   3   two runs that did not do the same work
+"""
+
+__all__ = ["ComparisonRefusedError", "InputError", "TandemError", "WorkError"]
+
+
+class TandemError(Exception):
+    """The base of all expected errors; its message is one line for the user."""
+
+    exit_code = 1
+
+
+class WorkError(TandemError):
+    """The input was right, but the work failed."""
+
+    exit_code = 1
+
+
+class InputError(TandemError):
+    """The input was wrong: the message names the file and the field, and says what to do."""
+
+    exit_code = 2
+
+
+class ComparisonRefusedError(TandemError):
+    """Runs were asked to be compared that provably did not do the same work.
+
+    ``differences`` maps each field that differs to the values found, sorted.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, differences: dict[str, list[str]]) -> None:
+        super().__init__(message)
+        self.differences = differences

@@ -1,0 +1,111 @@
+"""Every metric that Tandem logs: its name, unit, meaning, and reduction over the workers.
+
+Both frameworks log exactly these names. A phase is a stretch of a worker's wall clock; phases do
+not overlap, so a worker's phases add up to its life less what no phase claims.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["METRICS", "PHASES", "Metric", "reduce_over_workers"]
+
+Group = Literal["learning", "speed", "phase", "resource", "pipeline"]
+Reduction = Literal["chief", "max", "mean", "sum"]
+
+_REDUCERS: dict[Reduction, Callable[[Sequence[float]], float]] = {
+    "chief": lambda values: values[0],
+    "max": max,
+    "mean": statistics.fmean,
+    "sum": sum,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table."""
+
+    name: str
+    unit: str
+    group: Group
+    reduction: Reduction
+    """How the workers' values become the run's: ``chief`` takes rank 0's, which is global."""
+    meaning: str
+
+
+def _table(*rows: Metric) -> dict[str, Metric]:
+    return {row.name: row for row in rows}
+
+
+METRICS: dict[str, Metric] = _table(
+    Metric("train_loss", "nats", "learning", "chief",
+           "mean cross-entropy over the global batch of one step, before its update"),
+    Metric("eval_loss", "nats", "learning", "chief",
+           "mean cross-entropy over the whole eval split, after the last step"),
+    Metric("eval_accuracy", "share", "learning", "chief",
+           "correctly classified share of the eval split, after the last step"),
+    Metric("examples_per_second", "1/s", "speed", "chief",
+           "global batch x timed steps / train_seconds; timed steps exclude the warm-up"),
+    Metric("step_seconds", "s", "speed", "chief",
+           "train_seconds / timed steps"),
+    Metric("import_seconds", "s", "phase", "chief",
+           "from the first line of the program until the framework is imported"),
+    Metric("tracking_seconds", "s", "phase", "chief",
+           "importing MLflow, opening the run, logging parameters and the dataset"),
+    Metric("rendezvous_seconds", "s", "phase", "chief",
+           "building the strategy until all workers have met"),
+    Metric("build_seconds", "s", "phase", "chief",
+           "opening the dataset, building model and optimiser, loading initial weights"),
+    Metric("first_step_seconds", "s", "phase", "chief",
+           "the first optimiser step: tracing, compiling, allocating"),
+    Metric("warmup_seconds", "s", "phase", "chief",
+           "the other warm-up steps"),
+    Metric("train_seconds", "s", "phase", "chief",
+           "the timed steps, the device fenced on both sides of the clock"),
+    Metric("evaluate_seconds", "s", "phase", "chief",
+           "evaluation on the whole eval split"),
+    Metric("data_wait_seconds", "s", "resource", "max",
+           "the part of train_seconds spent waiting for the next batch"),
+    Metric("peak_memory_bytes", "B", "resource", "max",
+           "largest resident set of a worker process"),
+    Metric("cpu_seconds", "s", "resource", "sum",
+           "processor time of all workers, from start to the end of evaluation"),
+    Metric("wall_seconds", "s", "resource", "chief",
+           "from starting the first worker process to the end of the last, by the launcher"),
+    Metric("pipeline_seconds", "s", "pipeline", "chief",
+           "the framework's whole DAG, from start of its process to its end"),
+    Metric("validate_stage_seconds", "s", "pipeline", "chief",
+           "DAG stage: reading examples, statistics, schema, validation"),
+    Metric("transform_stage_seconds", "s", "pipeline", "chief",
+           "DAG stage: fitting the transform and applying it to every split"),
+    Metric("train_stage_seconds", "s", "pipeline", "chief",
+           "DAG stage: training and exporting"),
+    Metric("evaluate_stage_seconds", "s", "pipeline", "chief",
+           "DAG stage: evaluating the exported model and deciding on its blessing"),
+    Metric("push_stage_seconds", "s", "pipeline", "chief",
+           "DAG stage: publishing the blessed model"),
+    Metric("cached_stages", "count", "pipeline", "chief",
+           "DAG components answered from the cache instead of being run"),
+    Metric("blessed", "0 or 1", "pipeline", "chief",
+           "whether the exported model met every threshold"),
+)  # fmt: skip
+
+PHASES: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.group == "phase")
+"""The phases in the order in which a worker goes through them."""
+
+
+def reduce_over_workers(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One value per metric from each worker's values, rank 0 first.
+
+    Raises:
+        KeyError: for a name that the table does not know; add it to the table first.
+    """
+    names = [name for name in METRICS if name in values[0]]
+    unknown = set(values[0]) - set(names)
+    if unknown:
+        raise KeyError(f"not in the metrics table: {', '.join(sorted(unknown))}")
+    return {
+        name: _REDUCERS[METRICS[name].reduction]([worker[name] for worker in values])
+        for name in names
+    }

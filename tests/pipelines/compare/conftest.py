@@ -1,0 +1,176 @@
+"""Synthetic studies: runs as the tracking store would give them back."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipelines.runs import KIND_TAG, STUDY_TAG, RunRecord
+
+STUDY = "20250601T120000Z"
+STRATEGIES = {"tf": "multi_worker_mirrored", "torch": "ddp"}
+VERSIONS = {"tf": "2.21.0", "torch": "2.13.0"}
+COMMON = {
+    "study": "quickstart",
+    "workload": "vision/tiny",
+    "batch_size_per_worker": "64",
+    "steps": "200",
+    "warmup_steps": "20",
+    "optimizer": "adamw(learning_rate=0.001, weight_decay=0.01)",
+    "precision": "float32",
+    "compile": "none",
+    "seed": "0",
+    "reader": "shared",
+    "threads_per_worker": "1",
+    "hardware": "x86-64, 2 cores",
+    "software_build": "cpu",
+    "dataset_fingerprint": "ab12" * 16,
+    "dataset_rows": "1797",
+    "dataset_source": "digits",
+    "python_version": "3.11.9",
+}
+PHASE_SECONDS = {
+    "tf": (3.4, 1.6, 0.9, 1.1, 2.8, 0.9, 0.4),
+    "torch": (4.2, 1.5, 0.4, 0.3, 0.2, 0.6, 0.3),
+}
+STAGES = {"tf": (9.1, 14.8, 13.2, 11.6, 1.4), "torch": (3.2, 3.5, 9.8, 4.1, 0.9)}
+
+
+class StudyBuilder:
+    """Makes runs one after another; each gets its own id and a later start time."""
+
+    def __init__(self) -> None:
+        self.runs: list[RunRecord] = []
+
+    def cell(
+        self,
+        framework: str = "tf",
+        workers: int = 1,
+        repeat: int = 0,
+        rate: float | None = 1000.0,
+        status: str = "FINISHED",
+        study: str = STUDY,
+        strategy: str | None = None,
+        without: Sequence[str] = (),
+        **params: str,
+    ) -> RunRecord:
+        strategy = strategy or STRATEGIES[framework]
+        number = len(self.runs)
+        values = COMMON | {
+            "framework": framework,
+            "strategy": strategy,
+            "workers": str(workers),
+            "scaling": "weak",
+            "repeat": str(repeat),
+            "global_batch_size": str(64 * workers),
+            "framework_version": VERSIONS[framework],
+        }
+        metrics: dict[str, float] = {}
+        if rate is not None:
+            train = 180 * 64 * workers / rate
+            first = PHASE_SECONDS[framework]
+            metrics = {
+                "examples_per_second": rate,
+                "step_seconds": train / 180,
+                "import_seconds": first[0],
+                "tracking_seconds": first[1],
+                "rendezvous_seconds": first[2] * workers,
+                "build_seconds": first[3],
+                "first_step_seconds": first[4],
+                "warmup_seconds": first[5],
+                "train_seconds": train,
+                "evaluate_seconds": first[6],
+                "wall_seconds": sum(first) + first[2] * (workers - 1) + train + 0.9,
+                "train_loss": 0.05,
+                "eval_loss": 0.11,
+                "eval_accuracy": 0.964 + 0.002 * repeat,
+                "peak_memory_bytes": 611.0 * 2**20,
+            }
+        run = RunRecord(
+            run_id=f"{number:032x}",
+            name=f"{framework}-{strategy}-{workers}w-weak-r{repeat}",
+            status=status,
+            start_time=1_748_779_200.0 + 30 * number,
+            params={k: v for k, v in (values | params).items() if k not in without},
+            tags={KIND_TAG: "cell"} | ({STUDY_TAG: study} if study else {}),
+            metrics=metrics,
+        )
+        self.runs.append(run)
+        return run
+
+    def repeats(self, framework: str, workers: int, rates: Sequence[float], **more: Any) -> None:
+        for repeat, rate in enumerate(rates):
+            self.cell(framework, workers, repeat, rate, **more)
+
+    def pipeline(
+        self,
+        framework: str,
+        status: str = "FINISHED",
+        study: str = STUDY,
+        metrics: dict[str, float] | None = None,
+        **params: str,
+    ) -> RunRecord:
+        names = ("validate", "transform", "train", "evaluate", "push")
+        stages = dict(zip(names, STAGES[framework], strict=True))
+        number = len(self.runs)
+        run = RunRecord(
+            run_id=f"{number:032x}",
+            name=f"{framework}-pipeline",
+            status=status,
+            start_time=1_748_779_200.0 + 30 * number,
+            params={
+                "framework": framework,
+                "study": COMMON["study"],
+                "dataset_fingerprint": COMMON["dataset_fingerprint"],
+            }
+            | params,
+            tags={
+                KIND_TAG: "pipeline",
+                "tandem.components": json.dumps({f"{name}-step": s for name, s in stages.items()}),
+            }
+            | ({STUDY_TAG: study} if study else {}),
+            metrics={f"{name}_stage_seconds": s for name, s in stages.items()}
+            | {
+                "pipeline_seconds": sum(stages.values()) + 4,
+                "cached_stages": 0.0,
+                "blessed": 1.0,
+                "eval_accuracy": 0.967,
+            }
+            | (metrics or {}),
+        )
+        self.runs.append(run)
+        return run
+
+    def change(self, run: RunRecord, **fields: Any) -> RunRecord:
+        changed = replace(run, **fields)
+        self.runs[self.runs.index(run)] = changed
+        return changed
+
+
+def realistic() -> StudyBuilder:
+    """Two frameworks, one and two workers, three repeats, two pipelines."""
+    study = StudyBuilder()
+    study.pipeline("tf")
+    study.pipeline("torch")
+    study.repeats("tf", 1, [2310.4, 2287.9, 2342.2])
+    study.repeats("torch", 1, [2512.7, 2467.3, 2540.1])
+    study.repeats("tf", 2, [3905.5, 3760.2, 4012.8])
+    study.repeats("torch", 2, [4420.1, 4115.6, 4512.9])
+    return study
+
+
+@pytest.fixture
+def study() -> StudyBuilder:
+    return StudyBuilder()
+
+
+@pytest.fixture
+def full_study() -> StudyBuilder:
+    return realistic()
+
+
+@pytest.fixture
+def new_study() -> Callable[[], StudyBuilder]:
+    return StudyBuilder

@@ -1,0 +1,241 @@
+import math
+
+import pytest
+
+from pipelines.compare import build_report
+from pipelines.errors import InputError
+from pipelines.metrics import PHASES
+from pipelines.runs import KIND_TAG, RunRecord
+
+
+def cell_of(report, framework, workers):
+    (cell,) = [c for c in report.cells if (c.framework, c.workers) == (framework, workers)]
+    return cell
+
+
+def test_a_cell_holds_its_repeats_in_order_and_their_medians(full_study):
+    report = build_report(full_study.runs[::-1])
+    cell = cell_of(report, "tf", 2)
+    assert cell.repeats == [3905.5, 3760.2, 4012.8]
+    assert cell.median == 3905.5
+    assert cell.interval95 == (3760.2, 4012.8)
+    assert cell.strategy == "multi_worker_mirrored"
+    assert list(cell.phases) == list(PHASES)
+    assert cell.phases["rendezvous_seconds"] == pytest.approx(1.8)
+    assert cell.eval_accuracy == pytest.approx(0.966)
+    assert cell.peak_memory_bytes == 611 * 2**20
+    by_id = {run.run_id: run for run in full_study.runs}
+    assert [
+        by_id[run_id].metrics["examples_per_second"] for run_id in cell.mlflow_run_ids
+    ] == cell.repeats
+
+
+def test_rows_read_by_workers_then_framework(full_study):
+    report = build_report(full_study.runs)
+    assert [(cell.workers, cell.framework) for cell in report.cells] == [
+        (1, "tf"), (1, "torch"), (2, "tf"), (2, "torch"),
+    ]  # fmt: skip
+
+
+def test_common_facts_come_from_the_parameters(full_study):
+    report = build_report(full_study.runs)
+    assert report.study == "quickstart"
+    assert report.dataset.model_dump() == {
+        "fingerprint": "ab12" * 16, "rows": 1797, "source": "digits",
+    }  # fmt: skip
+    assert report.environment.hardware == "x86-64, 2 cores"
+    assert report.environment.software["torch"].framework_version == "2.13.0"
+    assert report.settings.batch_size_per_worker == 64
+    assert (report.settings.steps, report.settings.warmup_steps) == (200, 20)
+    assert report.settings.reader == "shared"
+
+
+def test_a_slow_repeat_is_kept(study):
+    study.repeats("tf", 1, [100, 5, 101])
+    (cell,) = build_report(study.runs).cells
+    assert cell.repeats == [100, 5, 101]
+    assert cell.interval95 == (5, 101)
+
+
+def test_the_latest_study_counts_unless_another_is_asked_for(study):
+    study.cell("tf", rate=1, study="20250101T000000Z")
+    study.cell("tf", rate=2, study="20250301T000000Z")
+    study.cell("tf", rate=3, study="20250201T000000Z")
+    assert build_report(study.runs).cells[0].repeats == [2]
+    assert build_report(study.runs, "20250101T000000Z").cells[0].repeats == [1]
+
+
+def test_an_unknown_study_is_answered_with_those_there_are(study):
+    study.cell("tf", study="20250101T000000Z")
+    with pytest.raises(InputError, match=r"no study 'x'.*'20250101T000000Z'"):
+        build_report(study.runs, "x")
+
+
+def test_strangers_and_summaries_are_ignored(study):
+    study.cell("tf")
+    study.runs.append(RunRecord("a" * 32, "notebook", "FINISHED", 0.0))
+    study.runs.append(RunRecord("b" * 32, "tf", "FINISHED", 0.0, tags={KIND_TAG: "summary"}))
+    report = build_report(study.runs)
+    assert len(report.cells) == 1
+    assert report.failed == []
+
+
+def test_a_failed_cell_is_listed_and_counts_for_nothing(study):
+    study.repeats("tf", 1, [100, 101])
+    failed = study.cell("tf", repeat=2, rate=9999, status="FAILED")
+    report = build_report(study.runs)
+    (listed,) = report.failed
+    assert (listed.run_id, listed.name, listed.status) == (failed.run_id, failed.name, "FAILED")
+    assert listed.kind == "cell"
+    assert listed.retried is False
+    assert report.cells[0].repeats == [100, 101]
+
+
+def test_a_retry_takes_the_failed_run_s_place_and_the_failure_stays_listed(study):
+    study.cell("tf", repeat=0, rate=None, status="KILLED")
+    study.cell("tf", repeat=0, rate=100)
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [100]
+    assert [(run.status, run.retried) for run in report.failed] == [("KILLED", True)]
+
+
+def test_of_two_finished_runs_of_a_repeat_the_latest_counts_and_the_other_is_noted(study):
+    first = study.cell("tf", repeat=0, rate=100)
+    study.cell("tf", repeat=0, rate=200)
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [200]
+    assert any(first.run_id in note for note in report.notes)
+
+
+def test_a_later_failure_does_not_unseat_a_finished_run(study):
+    study.cell("tf", repeat=0, rate=100)
+    study.cell("tf", repeat=0, rate=None, status="FAILED")
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [100]
+    assert len(report.failed) == 1
+
+
+@pytest.mark.parametrize("rate", [None, math.nan, math.inf, 0.0, -1.0])
+def test_a_finished_run_without_a_usable_throughput_is_listed(study, rate):
+    study.cell("tf", repeat=0, rate=100)
+    run = study.cell("tf", repeat=1, rate=100)
+    metrics = {} if rate is None else {"examples_per_second": rate}
+    study.change(run, metrics=metrics)
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [100]
+    assert report.failed[0].reason == "finished without a usable examples_per_second"
+
+
+@pytest.mark.parametrize(
+    "broken", [{"workers": "two"}, {"workers": "0"}, {"repeat": ""}, {"framework": "jax"}]
+)
+def test_a_finished_run_that_fits_no_cell_is_listed(study, broken):
+    study.cell("tf", rate=100)
+    run = study.cell("tf", repeat=1)
+    study.change(run, params=run.params | broken)
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [100]
+    assert "lacks usable" in report.failed[0].reason
+
+
+def test_a_run_that_failed_before_it_logged_anything_is_listed(study):
+    run = study.cell("tf", status="FAILED", rate=None)
+    study.change(run, params={})
+    report = build_report(study.runs)
+    assert report.cells == []
+    assert [run.status for run in report.failed] == ["FAILED"]
+    assert report.findings[0].headline == "Nothing finished"
+
+
+def test_cells_with_fewer_repeats_than_others_are_noted(study):
+    study.repeats("tf", 1, [1, 2, 3])
+    study.repeats("torch", 1, [1, 2])
+    notes = build_report(study.runs).notes
+    assert "PyTorch ddp at 1 worker has 2 finished repeats, where other cells have 3." in notes
+
+
+def test_two_strategies_of_one_framework_are_two_cells_and_two_differences(study):
+    study.repeats("tf", 2, [100, 100, 100])
+    study.repeats("torch", 2, [100, 100, 100])
+    study.repeats("torch", 2, [50, 50, 50], strategy="fsdp")
+    report = build_report(study.runs)
+    assert [cell.strategy for cell in report.cells] == ["multi_worker_mirrored", "ddp", "fsdp"]
+    assert [(d.torch_strategy, d.ratio) for d in report.differences] == [("ddp", 1), ("fsdp", 0.5)]
+    assert "PyTorch ddp" in report.findings[0].statement
+
+
+def test_pipelines_are_read_whole(full_study):
+    pipeline = build_report(full_study.runs).pipelines["tf"]
+    assert pipeline.seconds == pytest.approx(54.1)
+    assert list(pipeline.stages) == ["validate", "transform", "train", "evaluate", "push"]
+    assert pipeline.components["validate-step"] == 9.1
+    assert pipeline.blessed is True
+    assert pipeline.cached_stages == 0
+    assert pipeline.mlflow_run_id == full_study.runs[0].run_id
+
+
+def test_the_newest_pipeline_of_the_study_counts(study):
+    study.pipeline("tf", metrics={"pipeline_seconds": 1.0})
+    study.pipeline("tf", metrics={"pipeline_seconds": 2.0})
+    study.pipeline("tf", metrics={"pipeline_seconds": 3.0}, study="")
+    study.cell("tf")
+    assert build_report(study.runs).pipelines["tf"].seconds == 2.0
+
+
+def test_without_one_the_newest_that_read_the_same_dataset_counts_and_is_noted(study):
+    study.cell("tf")
+    study.pipeline("tf", metrics={"pipeline_seconds": 1.0}, study="")
+    study.pipeline("tf", metrics={"pipeline_seconds": 2.0}, study="", hardware="elsewhere")
+    study.pipeline("tf", study="", dataset_fingerprint="other")
+    report = build_report(study.runs)
+    assert report.pipelines["tf"].seconds == 1.0
+    assert any("is not part of this study" in note for note in report.notes)
+
+
+def test_a_failed_pipeline_is_listed(full_study):
+    failed = full_study.pipeline("torch", status="FAILED", metrics={"pipeline_seconds": 1.0})
+    report = build_report(full_study.runs)
+    assert report.pipelines["torch"].seconds == pytest.approx(25.5)
+    assert [(run.run_id, run.kind) for run in report.failed] == [(failed.run_id, "pipeline")]
+
+
+def test_cached_components_and_a_missing_blessing_are_said(full_study):
+    full_study.pipeline("tf", metrics={"cached_stages": 3.0, "blessed": 0.0})
+    report = build_report(full_study.runs)
+    assert report.pipelines["tf"].cached_stages == 3
+    assert report.pipelines["tf"].blessed is False
+    assert any("took 3 components from its cache" in note for note in report.notes)
+    assert "not blessed" in report.findings[-1].statement
+
+
+def test_pipelines_alone_are_reported(study):
+    study.pipeline("tf", study="")
+    report = build_report(study.runs)
+    assert report.cells == []
+    assert list(report.pipelines) == ["tf"]
+    assert [finding.topic for finding in report.findings] == ["Whole pipeline, one run each"]
+
+
+@pytest.mark.parametrize("tag", ["", "not json", "[1]", '{"a": null}'])
+def test_components_that_cannot_be_read_are_left_out(study, tag):
+    run = study.pipeline("tf")
+    study.change(run, tags=run.tags | {"tandem.components": tag})
+    assert build_report(study.runs).pipelines["tf"].components == {}
+
+
+def test_without_pipelines_the_third_finding_is_start_up(study):
+    study.repeats("tf", 1, [100, 100, 100])
+    study.repeats("torch", 1, [100, 100, 100])
+    finding = build_report(study.runs).findings[-1]
+    assert finding.headline == "TensorFlow 9.80 s, PyTorch 6.60 s"
+
+
+def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
+    study.repeats("torch", 1, [100, 100, 100])
+    study.repeats("torch", 2, [180, 180, 180])
+    study.repeats("torch", 1, [50, 50, 50], strategy="fsdp")
+    study.repeats("torch", 2, [99, 99, 99], strategy="fsdp")
+    speed, scaling, _ = build_report(study.runs).findings
+    assert "PyTorch ddp trained 180 examples/s" in speed.statement
+    assert scaling.headline == "PyTorch 90 %"
+    assert scaling.topic == "Weak scaling, 1 to 2 workers"
