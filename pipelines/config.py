@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -37,10 +38,18 @@ __all__ = ["Config", "load_config", "parse_config"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _all_different(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"names a value twice: {values}")
+    return values
+
+
 class Section(BaseModel):
     """A part of the configuration: immutable, and closed to keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class WorkloadConfig(Section):
@@ -132,9 +141,14 @@ class TorchConfig(Section):
 class StudyConfig(Section):
     """The matrix that is measured."""
 
-    workers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 2]
+    workers: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_all_different)] = [
+        1,
+        2,
+    ]
     """Worker counts; the smallest is the base case of every scaling figure."""
-    scaling: Annotated[list[Literal["weak"]], Field(min_length=1)] = ["weak"]
+    scaling: Annotated[
+        list[Literal["weak"]], Field(min_length=1), AfterValidator(_all_different)
+    ] = ["weak"]
     """``weak``: the batch per worker is fixed, so the global batch grows with the workers."""
     repeats: PositiveInt = 3
     """Runs of each cell, fixed beforehand."""
@@ -219,7 +233,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise InputError(f"{path}: no such file; shipped configs are in configs/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must be a mapping of sections, such as 'name: quickstart'")
@@ -245,7 +259,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: must read section.field=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override}: the value is not valid YAML") from None
     section = raw
     for key in keys[:-1]:
@@ -258,7 +272,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 def _describe(detail: ErrorDetails) -> str:
     """One line for one pydantic error: the field, what is wrong, and the mend."""
     location = [str(part) for part in detail["loc"]]
-    field = ".".join(location) or "config"
+    field = ".".join(location)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
@@ -275,7 +289,7 @@ def _describe(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if detail["type"] == "value_error":
-        return f"{field}: {message}"
+        return f"{field}: {message}" if field else message  # a rule over sections names its field
     return f"{field}: {message}, not {detail['input']!r}"
 
 

@@ -1,0 +1,91 @@
+"""An ingested dataset on disk: opened by its manifest, its shards verified before they are read."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import InputError
+from pipelines.ingest.manifest import Manifest, Shard, Split, read_manifest
+
+__all__ = ["Columns", "Dataset"]
+
+Columns = dict[str, npt.NDArray[np.generic]]
+"""Column name -> array whose first axis is the example."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset's folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "Dataset":
+        """Open a dataset without reading its shards.
+
+        Raises:
+            InputError: if the folder holds no readable dataset.
+        """
+        return cls(folder, read_manifest(folder))
+
+    def shards(self, split: Split) -> list[Shard]:
+        """The split's shards in order."""
+        return [shard for shard in self.manifest.shards if shard.split == split]
+
+    def verify(self) -> None:
+        """Check every shard against its checksum.
+
+        Raises:
+            InputError: naming the first shard that is missing or altered.
+        """
+        for shard in self.manifest.shards:
+            self._read_verified(shard)
+
+    def table(self, split: Split) -> pa.Table:
+        """All of a split as stored, its shards verified."""
+        return pa.concat_tables(
+            pq.read_table(pa.BufferReader(self._read_verified(shard)))
+            for shard in self.shards(split)
+        )
+
+    def columns(self, split: Split) -> Columns:
+        """All of a split in memory, its shards verified, each column in its feature's shape.
+
+        Raises:
+            InputError: naming the first shard that is missing or altered.
+        """
+        table = self.table(split)
+        return {
+            feature.name: _to_numpy(table.column(feature.name), feature.shape)
+            for feature in self.manifest.features
+        }
+
+    def _read_verified(self, shard: Shard) -> bytes:
+        path = self.folder / shard.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{path}: shard cannot be read ({error.strerror}); "
+                "write the dataset anew with `tandem ingest --force`"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise InputError(
+                f"{path}: shard was altered since it was ingested (its SHA-256 differs from the "
+                "manifest's); write the dataset anew with `tandem ingest --force`"
+            )
+        return content
+
+
+def _to_numpy(column: pa.ChunkedArray, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+    array = column.combine_chunks()
+    if pa.types.is_fixed_size_list(array.type):
+        flat = array.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat).reshape(len(array), *shape)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
