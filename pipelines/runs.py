@@ -1,7 +1,8 @@
 """A tracked run as the rest of the program sees it, free of MLflow's own types.
 
-Three kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
-``pipeline`` (one execution of a framework's DAG) and ``summary`` (what ``compare`` concluded).
+Four kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
+``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG) and
+``summary`` (what ``compare`` concluded).
 """
 
 from dataclasses import dataclass, field
@@ -9,17 +10,20 @@ from typing import Literal
 
 __all__ = [
     "COMPARABLE_FIELDS",
+    "COMPONENTS_TAG",
     "KIND_TAG",
     "STUDY_TAG",
     "RunKind",
     "RunRecord",
 ]
 
-RunKind = Literal["cell", "pipeline", "summary"]
+RunKind = Literal["cell", "train", "pipeline", "summary"]
 
 KIND_TAG = "tandem.kind"
 STUDY_TAG = "tandem.study_id"
 """Which execution of the study a run belongs to; sorts by time."""
+COMPONENTS_TAG = "tandem.components"
+"""On a pipeline's run: JSON, DAG component -> seconds."""
 
 COMPARABLE_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",
@@ -57,5 +61,5 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """Which of the three kinds this is, or an empty string for a stranger's run."""
+        """Which of the four kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

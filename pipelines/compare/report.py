@@ -19,13 +19,10 @@ from pipelines.compare.model import (
 from pipelines.compare.notes import notes
 from pipelines.compare.rules import check_cells, check_pipelines
 from pipelines.metrics import METRICS
-from pipelines.runs import RunRecord
+from pipelines.runs import COMPONENTS_TAG, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["COMPONENTS_TAG", "build_report"]
-
-COMPONENTS_TAG = "tandem.components"
-"""On a pipeline's run: JSON, DAG component -> seconds."""
+__all__ = ["build_report"]
 
 _STAGE_SUFFIX = "_stage_seconds"
 _STAGES = [name for name in METRICS if name.endswith(_STAGE_SUFFIX)]

@@ -1,0 +1,67 @@
+"""A cell of a study's matrix, and the parameters that every run of a study is compared by."""
+
+from dataclasses import dataclass
+
+from pipelines.config import Config
+from pipelines.hardware import describe_hardware
+from pipelines.ingest.manifest import Manifest
+from pipelines.strategies import Framework
+
+__all__ = ["Cell", "cell_params", "study_params"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run, told apart from its study's others."""
+
+    framework: Framework
+    strategy: str
+    workers: int
+    scaling: str = "weak"
+    repeat: int = 0
+
+    @property
+    def name(self) -> str:
+        """The run's name in MLflow, such as ``torch ddp x2 #1``."""
+        return f"{self.framework} {self.strategy} x{self.workers} #{self.repeat + 1}"
+
+    @property
+    def slug(self) -> str:
+        """The name of the cell's folder."""
+        return f"{self.framework}-{self.strategy}-{self.scaling}-x{self.workers}-r{self.repeat + 1}"
+
+
+def study_params(config: Config, manifest: Manifest) -> dict[str, object]:
+    """What must agree before any two runs of a study are compared, and what the study is."""
+    training = config.training
+    return {
+        "study": config.name,
+        "workload": f"{config.workload.name}/{config.workload.preset}",
+        "dataset_fingerprint": manifest.fingerprint,
+        "dataset_rows": sum(shard.rows for shard in manifest.shards),
+        "dataset_source": manifest.source["name"],
+        "batch_size_per_worker": training.batch_size_per_worker,
+        "steps": training.steps,
+        "warmup_steps": training.warmup_steps,
+        "optimizer": training.optimizer.model_dump_json(),
+        "precision": training.precision,
+        "compile": training.compile,
+        "seed": training.seed,
+        "reader": config.data.reader,
+        "threads_per_worker": config.study.threads_per_worker,
+        "hardware": describe_hardware(),
+        "config_sha256": config.digest(),
+    }
+
+
+def cell_params(config: Config, manifest: Manifest, cell: Cell) -> dict[str, object]:
+    """The study's parameters and the cell's own."""
+    return {
+        **study_params(config, manifest),
+        "framework": cell.framework,
+        "strategy": cell.strategy,
+        "workers": cell.workers,
+        "scaling": cell.scaling,
+        "repeat": cell.repeat,
+        "global_batch_size": config.global_batch_size(cell.workers),
+    }

@@ -1,0 +1,155 @@
+"""What the commands do, told by a narrator; ``run_everything`` is all of them in a row."""
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pipelines.cell import Cell
+from pipelines.cli.narrator import Narrator, Task
+from pipelines.config import Config
+from pipelines.dag import PipelineResult
+from pipelines.environments import find_python
+from pipelines.ingest import Dataset
+from pipelines.ingest import ingest as ingest_data
+from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
+from pipelines.workloads import get_workload
+
+if TYPE_CHECKING:
+    from pipelines.compare import Report
+
+__all__ = ["compare", "ingest", "pipeline", "run_everything", "study", "train"]
+
+
+def run_everything(config: Config, narrator: Narrator) -> "Report":
+    """Ingest, both pipelines, the study, the comparison."""
+    from pipelines.tracking import new_study_id
+
+    started = time.perf_counter()
+    _check(config, FRAMEWORKS)
+    study_id = new_study_id()
+    ingest(config, narrator)
+    for framework in FRAMEWORKS:
+        pipeline(config, framework, narrator, study_id)
+    study(config, study_id, narrator)
+    report = compare(config, narrator)
+    narrator.say(f"Done in {time.perf_counter() - started:.0f} s.")
+    return report
+
+
+def ingest(config: Config, narrator: Narrator, *, force: bool = False) -> Dataset:
+    """Make the dataset, or reuse it."""
+    with narrator.task("ingest") as task:
+        dataset, reused = ingest_data(config, force=force)
+        get_workload(config.workload).check_dataset(dataset.manifest)
+        manifest = dataset.manifest
+        task.outcome = (
+            f"{manifest.source['name']}, {manifest.rows('train'):,} + {manifest.rows('eval'):,} "
+            f"examples, fingerprint {manifest.fingerprint[:12]}{', reused' if reused else ''}"
+        )
+    return dataset
+
+
+def pipeline(
+    config: Config, framework: Framework, narrator: Narrator, study_id: str = ""
+) -> PipelineResult:
+    """Run a framework's DAG."""
+    _check(config, [framework])
+    dataset, _ = ingest_data(config)
+    with narrator.task(f"pipeline {framework}") as task:
+        from pipelines.pipeline_run import run_pipeline
+        from pipelines.tracking import new_study_id
+
+        task.update(f"starting {FRAMEWORK_TITLES[framework]}")
+
+        def on_component(name: str, number: int, components: int) -> None:
+            task.update(f"{name} ({number}/{components})", number - 1, components)
+
+        result, _ = run_pipeline(
+            config, framework, dataset, study_id or new_study_id(), on_component
+        )
+        reused = f", {len(result.cached)} of {len(result.components)} components cached"
+        verdict = "blessed and pushed" if result.blessed else "not blessed, not pushed"
+        task.outcome = (
+            f"{verdict}, eval_accuracy {result.eval_accuracy:.3f}{reused if result.cached else ''}"
+        )
+    return result
+
+
+def train(
+    config: Config, framework: Framework, workers: int, narrator: Narrator
+) -> dict[str, float]:
+    """One training run outside any study."""
+    _check(config, [framework])
+    dataset, _ = ingest_data(config)
+    with narrator.task(f"train {framework}") as task:
+        from pipelines import tracking
+        from pipelines.study import run_cell
+
+        tracking.prepare_store(config)
+        study_id = tracking.new_study_id()
+        cell = Cell(framework, config.strategy(framework), workers)
+        folder = config.output / "runs" / study_id
+        progress = _StudyProgress(task, cells=1)
+        run_id, metrics = run_cell(config, dataset, cell, "train", study_id, folder, progress)
+        task.outcome = (
+            f"{metrics['examples_per_second']:,.0f} examples/s, "
+            f"eval_accuracy {metrics['eval_accuracy']:.3f}, run {run_id}"
+        )
+    return metrics
+
+
+def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
+    """Measure the matrix; returns the ids of the runs."""
+    _check(config, FRAMEWORKS)
+    dataset, _ = ingest_data(config)
+    with narrator.task("study") as task:
+        from pipelines.study import plan, run_study
+
+        cells = len(list(plan(config)))
+        run_ids = run_study(config, dataset, study_id, _StudyProgress(task, cells))
+        task.outcome = f"{cells} cells, {config.study.repeats} repeats each"
+    return run_ids
+
+
+def compare(config: Config, narrator: Narrator, study_name: str | None = None) -> "Report":
+    """Compare the latest study, print it, and write the report."""
+    with narrator.task("compare") as task:
+        from pipelines import tracking
+        from pipelines.compare import build_report, print_report, write_report
+
+        report = build_report(tracking.read_runs(config, study_name))
+        html, data = write_report(report, config.output)
+        task.outcome = f"{html}, {data}"
+    print_report(report, Console(stderr=True))
+    narrator.say("")
+    narrator.say(f"Report: {html} (figures: {data})")
+    narrator.say("`make ui` opens the runs in MLflow.")
+    return report
+
+
+class _StudyProgress:
+    """One bar over all cells of a study, moving with the steps of each."""
+
+    def __init__(self, task: Task, cells: int) -> None:
+        self._task = task
+        self._cells = cells
+        self._seen: list[Cell] = []
+
+    def __call__(self, cell: Cell, step: int, steps: int) -> None:
+        if cell not in self._seen:
+            self._seen.append(cell)
+        done = len(self._seen) - 1
+        state = f"step {step}/{steps}" if step else "starting"
+        self._task.update(
+            f"{len(self._seen)}/{self._cells} {cell.name}, {state}",
+            done + step / steps,
+            self._cells,
+        )
+
+
+def _check(config: Config, frameworks: "list[Framework] | tuple[Framework, ...]") -> None:
+    """Find what is missing before any work begins."""
+    get_workload(config.workload)
+    for framework in frameworks:
+        find_python(framework)

@@ -1,0 +1,180 @@
+"""Every command of ``tandem``: options here, the work in the modules it calls.
+
+Heavy imports wait until a command runs, so that ``--help`` answers at once.
+"""
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.options import ConfigOption, JsonOption, SetOption
+from pipelines.stage import DEBUG_VARIABLE
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Distributed training, the TensorFlow way and the PyTorch way, measured side by side.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+
+
+class FrameworkName(StrEnum):
+    """A framework as it is named on the command line."""
+
+    tf = "tf"
+    torch = "torch"
+
+
+FrameworkArgument = Annotated[FrameworkName, typer.Argument(help="Which framework.")]
+StudyOption = Annotated[
+    str | None, typer.Option("--study", help="MLflow experiment; by default the config's name.")
+]
+
+
+@app.callback()
+def _globals(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+@app.command()
+def run(
+    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Everything once: ingest, both pipelines, the study, the comparison."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    report = actions.run_everything(_load(config, overrides), Narrator())
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+
+
+@app.command()
+def ingest(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the dataset anew.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Raw data to Parquet shards and a manifest with a fingerprint."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    dataset = actions.ingest(_load(config, overrides), Narrator(), force=force)
+    if as_json:
+        typer.echo(dataset.manifest.model_dump_json(indent=2))
+
+
+@app.command()
+def pipeline(
+    framework: FrameworkArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A framework's whole DAG on this machine: validate, transform, train, evaluate, push."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    result = actions.pipeline(_load(config, overrides), framework.value, Narrator())
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+
+
+@app.command()
+def train(
+    framework: FrameworkArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    strategy: Annotated[
+        str | None, typer.Option(help="Distribution strategy; by default the config's.")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One distributed training run."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    asked = [f"study.workers=[{workers}]", *(overrides or [])]
+    if strategy is not None:
+        asked.append(f"{framework.value}.strategy={strategy}")
+    metrics = actions.train(_load(config, asked), framework.value, workers, Narrator())
+    if as_json:
+        typer.echo(json.dumps(metrics, indent=2))
+
+
+@app.command()
+def study(
+    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """The matrix: frameworks x workers x repeats, interleaved, each cell in fresh processes."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+    from pipelines.tracking import new_study_id
+
+    study_id = new_study_id()
+    run_ids = actions.study(_load(config, overrides), study_id, Narrator())
+    if as_json:
+        typer.echo(json.dumps({"study_id": study_id, "mlflow_run_ids": run_ids}, indent=2))
+
+
+@app.command()
+def compare(
+    config: ConfigOption = DEFAULT_CONFIG,
+    study_name: StudyOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """From tracked runs to statistics, tables, plots, report.html and report.json."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    report = actions.compare(_load(config, overrides), Narrator(), study_name)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+
+
+@app.command()
+def ui(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """The MLflow UI on the study's runs."""
+    from pipelines.cli.ui import serve_ui
+
+    serve_ui(_load(config, overrides), port, browser)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine allows, and how to mend what is missing."""
+    from pipelines.cli.doctor import examine, print_findings
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=2))
+    else:
+        print_findings(findings)
+    if any(finding.needed and not finding.found for finding in findings):
+        raise typer.Exit(1)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Any:
+    from pipelines.config import load_config
+
+    return load_config(path, overrides)

@@ -1,0 +1,61 @@
+"""``tandem ui``: MLflow's own server on the study's store."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+import webbrowser
+
+from rich.console import Console
+
+from pipelines.config import Config
+from pipelines.errors import InputError
+
+__all__ = ["serve_ui"]
+
+_SECONDS_TO_START = 60
+
+
+def serve_ui(config: Config, port: int, browser: bool) -> None:
+    """Serve until Ctrl-C, or open the tracking server that the config names.
+
+    Raises:
+        InputError: if there is nothing to show, or the port is taken.
+    """
+    from pipelines.tracking import experiment_id
+
+    remote = config.tracking_uri.startswith(("http://", "https://"))
+    base = config.tracking_uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    address = f"{base}/#/experiments/{experiment_id(config)}"
+    if not remote:
+        _refuse_taken(port)
+    Console(stderr=True).print(f"MLflow: {address}", soft_wrap=True, highlight=False)
+    opener = threading.Thread(target=_open, args=(address, port, remote), daemon=True)
+    if browser:
+        opener.start()
+    if remote:
+        opener.join(_SECONDS_TO_START) if browser else None
+        return
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", config.tracking_uri]
+    try:
+        subprocess.run(command, check=False)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise InputError(f"--port {port}: something listens there already; choose another")
+
+
+def _open(address: str, port: int, remote: bool) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while not remote and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
+    webbrowser.open(address)

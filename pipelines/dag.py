@@ -1,0 +1,104 @@
+"""What the frameworks' DAGs share: their stages, their surroundings, and what they report.
+
+Each framework has components of its own; the five stages are what they have in common, and what
+the comparison is about.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.config import Config
+from pipelines.environments import PROJECT_ROOT
+
+__all__ = ["RESULT_NAME", "STAGES", "DagEnvironment", "PipelineResult", "Stage", "cache_key"]
+
+Stage = Literal["validate", "transform", "train", "evaluate", "push"]
+STAGES: tuple[Stage, ...] = ("validate", "transform", "train", "evaluate", "push")
+
+RESULT_NAME = "pipeline_result.json"
+
+
+@dataclass(frozen=True)
+class DagEnvironment:
+    """What a runner adds to a DAG: where things are, and nothing else."""
+
+    dataset: str
+    """Folder of the ingested dataset."""
+    artifacts: str
+    """Folder for what components hand to each other."""
+    serving: str
+    """Folder in which blessed models are published."""
+    image: str = "python:3.11-slim"
+    """Container image of the steps, where steps are containers."""
+    cache_key: str = ""
+    """Changes when a cached step must not be reused; see ``cache_key``."""
+
+
+class PipelineResult(BaseModel):
+    """Written by the DAG's process, read by the launcher."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    components: dict[str, float]
+    """Component -> seconds, in the order in which they ran."""
+    stages: dict[str, float]
+    """Stage -> seconds, its components' added up."""
+    cached: list[str]
+    """Components answered from the cache."""
+    blessed: bool
+    eval_accuracy: float
+    pushed_to: str | None
+    """Folder of the published model; None if it was not blessed."""
+
+    @classmethod
+    def collect(
+        cls,
+        components: Mapping[str, float],
+        stage_of: Mapping[str, Stage],
+        *,
+        cached: list[str],
+        blessed: bool,
+        eval_accuracy: float,
+        pushed_to: str | None,
+    ) -> "PipelineResult":
+        """Add the components' seconds up by stage."""
+        stages = dict.fromkeys(STAGES, 0.0)
+        for component, seconds in components.items():
+            stages[stage_of[component]] += seconds
+        return cls(
+            components=dict(components),
+            stages={str(stage): seconds for stage, seconds in stages.items()},
+            cached=cached,
+            blessed=blessed,
+            eval_accuracy=eval_accuracy,
+            pushed_to=pushed_to,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write to the folder, where ``read`` finds it."""
+        (folder / RESULT_NAME).write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "PipelineResult":
+        """Read what ``write`` wrote."""
+        return cls.model_validate_json((folder / RESULT_NAME).read_bytes())
+
+
+def cache_key(package: str, config: Config, fingerprint: str) -> str:
+    """SHA-256 of all that a step's output depends on: data, settings, and code.
+
+    Code, because a cache that knows only data and settings answers for code that has changed.
+    """
+    digest = hashlib.sha256()
+    asked = config.model_dump(mode="json", include={"workload", "training"})
+    digest.update(json.dumps([fingerprint, asked], sort_keys=True).encode())
+    for folder in (package, "pipelines/workloads", "pipelines/ingest"):
+        for path in sorted((PROJECT_ROOT / folder).rglob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""One execution of a framework's DAG: in a process of its own, timed, and tracked."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pipelines import tracking
+from pipelines.cell import study_params
+from pipelines.config import Config
+from pipelines.dag import PipelineResult
+from pipelines.errors import TandemError
+from pipelines.hardware import available_cores
+from pipelines.ingest.dataset import Dataset
+from pipelines.launch import launch
+from pipelines.runs import COMPONENTS_TAG
+from pipelines.strategies import Framework
+
+__all__ = ["run_pipeline"]
+
+OnComponent = Callable[[str, int, int], None]
+"""Called with a component's name, its place in the DAG, and the number of components."""
+
+
+def run_pipeline(
+    config: Config,
+    framework: Framework,
+    dataset: Dataset,
+    study_id: str,
+    on_component: OnComponent,
+) -> tuple[PipelineResult, float]:
+    """Run the framework's whole DAG here; returns its result and the seconds it took.
+
+    Raises:
+        WorkError: if a component failed.
+    """
+    output = config.output / "pipelines" / framework
+    resolved = config.dump(output / "config.yaml")
+    params = {**study_params(config, dataset.manifest), "framework": framework}
+    tracking.prepare_store(config)
+    run_id = tracking.create_run(config, f"{framework} pipeline", "pipeline", study_id, params)
+    begun = 0
+
+    def on_event(_rank: int, event: dict[str, Any]) -> None:
+        nonlocal begun
+        if event["event"] == "component":
+            begun += 1
+            on_component(event["name"], begun, event["of"])
+
+    try:
+        seconds = launch(
+            framework,
+            ["pipeline", "--config", str(resolved), "--output", str(output)],
+            logs=output / "logs",
+            threads_per_worker=len(available_cores()),  # a DAG has the machine to itself
+            on_event=on_event,
+        )
+    except KeyboardInterrupt:
+        tracking.finish_run(config, run_id, "KILLED")
+        raise
+    except TandemError:
+        tracking.finish_run(config, run_id, "FAILED")
+        raise
+    result = PipelineResult.read(output)
+    metrics = {f"{stage}_stage_seconds": spent for stage, spent in result.stages.items()}
+    metrics |= {
+        "pipeline_seconds": seconds,
+        "cached_stages": float(len(result.cached)),
+        "blessed": float(result.blessed),
+        "eval_accuracy": result.eval_accuracy,
+    }
+    tags = {COMPONENTS_TAG: json.dumps(result.components)}
+    tracking.log_metrics(config, run_id, metrics, tags)
+    tracking.finish_run(config, run_id, "FINISHED")
+    return result, seconds

@@ -1,0 +1,117 @@
+"""What one worker measures of itself: phases, steps, losses, memory.
+
+The clock is ``time.perf_counter``. The device is fenced only where a phase ends, never at every
+step, so that recording does not change what is recorded.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from pipelines import events
+from pipelines.metrics import METRICS
+
+__all__ = ["Recorder", "StepClock"]
+
+_SECONDS_BETWEEN_EVENTS = 0.5
+Batch = TypeVar("Batch")
+
+
+class Recorder:
+    """Collects the metrics of one worker, under the names of the metrics table."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.losses: list[float] = []
+        """This worker's training loss at every step, the mean over its part of the batch."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a phase."""
+        events.emit("phase", name=name)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, value: float) -> None:
+        """Add to a metric of the table."""
+        if name not in METRICS:
+            raise KeyError(f"{name} is not in the metrics table")
+        self.metrics[name] = self.metrics.get(name, 0.0) + value
+
+    def finish(self) -> dict[str, float]:
+        """All metrics, with the resources that the process has used until now."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.metrics["peak_memory_bytes"] = usage.ru_maxrss * 1024.0  # Linux counts in KiB
+        self.metrics["cpu_seconds"] = usage.ru_utime + usage.ru_stime
+        return self.metrics
+
+
+class StepClock:
+    """Times a training loop: its first step, the rest of the warm-up, and the timed steps.
+
+    The loop calls ``start`` before its first batch and ``step_done`` after every step. ``fence``
+    waits until the device has finished; it is called where one of the three phases ends.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        steps: int,
+        warmup_steps: int,
+        global_batch_size: int,
+        fence: Callable[[], object],
+    ) -> None:
+        self._recorder = recorder
+        self._steps = steps
+        self._warmup_steps = warmup_steps
+        self._global_batch_size = global_batch_size
+        self._fence = fence
+        self._done = 0
+        self._waited = 0.0
+        self._mark = self._last_event = 0.0
+
+    def start(self) -> None:
+        """The loop begins now."""
+        self._mark = self._last_event = time.perf_counter()
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, the time spent waiting for each of them counted."""
+        asked = time.perf_counter()
+        for batch in batches:
+            self._waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def step_done(self) -> None:
+        """One more step has been issued."""
+        self._done += 1
+        if self._done == 1:
+            self._end_phase("first_step_seconds")
+        if self._done == self._warmup_steps:
+            self._end_phase("warmup_seconds")
+            self._waited = 0.0
+        if self._done == self._steps:
+            self._end_phase("train_seconds")
+            self._conclude()
+        if time.perf_counter() - self._last_event > _SECONDS_BETWEEN_EVENTS:
+            self._last_event = time.perf_counter()
+            events.emit("step", step=self._done, steps=self._steps)
+
+    def _end_phase(self, name: str) -> None:
+        self._fence()
+        now = time.perf_counter()
+        self._recorder.add(name, now - self._mark)
+        self._mark = now
+
+    def _conclude(self) -> None:
+        timed_steps = self._steps - self._warmup_steps
+        seconds = self._recorder.metrics["train_seconds"]
+        self._recorder.add("data_wait_seconds", self._waited)
+        self._recorder.add("step_seconds", seconds / timed_steps)
+        self._recorder.add("examples_per_second", timed_steps * self._global_batch_size / seconds)

@@ -1,0 +1,255 @@
+"""MLflow: the only module that imports it.
+
+One experiment per study; one flat run per cell, since nested runs stay collapsed in the UI and
+leave its charts empty. Rank 0 alone writes parameters and learning metrics; every rank's system
+metrics carry its rank. A run that was opened outside and named by ``MLFLOW_RUN_ID`` is continued.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.errors import InputError
+from pipelines.ingest.manifest import Manifest
+from pipelines.runs import KIND_TAG, STUDY_TAG, RunKind, RunRecord
+from pipelines.worker import Worker
+
+__all__ = [
+    "RUN_ID_VARIABLE",
+    "TrackedRun",
+    "create_run",
+    "experiment_id",
+    "finish_run",
+    "log_metrics",
+    "new_study_id",
+    "prepare_store",
+    "read_runs",
+    "tracked_run",
+]
+
+RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
+_SYSTEM_METRICS_SECONDS = 2.0
+_METRICS_PER_REQUEST = 1000
+
+
+def new_study_id() -> str:
+    """An identifier for one execution of a study; later ones sort after earlier ones."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
+def prepare_store(config: Config) -> str:
+    """Make the store and the study's experiment ready; returns the experiment's id.
+
+    Called once before workers start, so that they never race to create the database.
+    """
+    client = _client(config)
+    experiment = client.get_experiment_by_name(config.name)
+    if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
+            raise InputError(
+                f"name: the MLflow experiment '{config.name}' was deleted in {config.tracking_uri};"
+                " restore it there or give the study another name"
+            )
+        return str(experiment.experiment_id)
+    # A server knows where its artifacts go; a local database has to be told.
+    local = config.tracking_uri.startswith("sqlite:")
+    location = (config.output / "artifacts").resolve().as_uri() if local else None
+    return str(client.create_experiment(config.name, artifact_location=location))
+
+
+def experiment_id(config: Config) -> str:
+    """The id of the study's experiment.
+
+    Raises:
+        InputError: if nothing has been logged under the study's name.
+    """
+    experiment = _client(config).get_experiment_by_name(config.name)
+    if experiment is None:
+        raise InputError(
+            f"name: {config.tracking_uri} has no study '{config.name}'; run one with `tandem run`"
+        )
+    return str(experiment.experiment_id)
+
+
+def create_run(
+    config: Config, name: str, kind: RunKind, study_id: str, params: Mapping[str, object]
+) -> str:
+    """Open a run and return its id; whoever finishes it is the caller's affair."""
+    tags = {KIND_TAG: kind, STUDY_TAG: study_id}
+    client = _client(config)
+    run = client.create_run(prepare_store(config), run_name=name, tags=tags)
+    _log_params(client, run.info.run_id, params)
+    return str(run.info.run_id)
+
+
+def finish_run(config: Config, run_id: str, status: str) -> None:
+    """End a run with MLflow's word for how it ended, unless it has ended already."""
+    client = _client(config)
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, status)
+
+
+def log_metrics(
+    config: Config,
+    run_id: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log single values, and tags, to a run."""
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    _client(config).log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+    )
+
+
+class TrackedRun:
+    """The run that this process belongs to; on any rank but 0 its methods do nothing."""
+
+    def __init__(self, config: Config, run_id: str, worker: Worker) -> None:
+        self.run_id = run_id
+        self._config = config
+        self._worker = worker
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters."""
+        if self._worker.is_chief:
+            _log_params(_client(self._config), self.run_id, params)
+
+    def log_config(self) -> None:
+        """Keep the resolved configuration as the run's artifact."""
+        if self._worker.is_chief:
+            resolved = self._config.model_dump(mode="json")
+            _client(self._config).log_dict(self.run_id, resolved, "config.yaml")
+
+    def log_dataset(self, manifest: Manifest, folder: Path) -> None:
+        """Log the dataset as the run's input, with its fingerprint as the digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if not self._worker.is_chief:
+            return
+        dataset = Dataset(
+            name=manifest.source["name"],
+            digest=manifest.fingerprint[:36],  # MLflow's limit
+            source_type="local",
+            source=str(folder),
+        )
+        training = InputTag("mlflow.data.context", "training")
+        _client(self._config).log_inputs(self.run_id, [DatasetInput(dataset, [training])])
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log single values."""
+        if self._worker.is_chief:
+            log_metrics(self._config, self.run_id, metrics)
+
+    def log_series(self, name: str, values: Iterable[float]) -> None:
+        """Log one value per step, the first at step 1."""
+        from mlflow.entities import Metric
+
+        if not self._worker.is_chief:
+            return
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, step) for step, value in enumerate(values, start=1)]
+        for start in range(0, len(points), _METRICS_PER_REQUEST):
+            _client(self._config).log_batch(
+                self.run_id, metrics=points[start : start + _METRICS_PER_REQUEST]
+            )
+
+
+@contextmanager
+def tracked_run(
+    config: Config, worker: Worker, name: str, study_id: str, params: Mapping[str, object]
+) -> Iterator[TrackedRun]:
+    """This process's part in a training run, ended with the outcome of the block.
+
+    The run is the one that ``MLFLOW_RUN_ID`` names, else rank 0 creates it. System metrics are
+    recorded meanwhile.
+    """
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    _quieten()
+    run_id = os.environ.get(RUN_ID_VARIABLE, "")
+    if not run_id and worker.is_chief:
+        run_id = create_run(config, name, "train", study_id, params)
+    run = TrackedRun(config, run_id, worker)
+    monitor = None
+    if run_id:
+        monitor = SystemMetricsMonitor(
+            run_id,
+            sampling_interval=_SYSTEM_METRICS_SECONDS,
+            node_id=f"rank_{worker.rank}",
+            tracking_uri=config.tracking_uri,
+        )
+        monitor.start()
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    finally:
+        if monitor is not None:
+            monitor.finish()
+        if run_id and worker.is_chief:
+            finish_run(config, run_id, status)
+
+
+def read_runs(config: Config, study: str | None = None) -> list[RunRecord]:
+    """All runs of a study's experiment, oldest first; by default the config's.
+
+    Raises:
+        InputError: if the store has no such experiment.
+    """
+    client = _client(config)
+    name = study or config.name
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(sorted(found.name for found in client.search_experiments()))
+        raise InputError(
+            f"--study {name}: {config.tracking_uri} has no such study; it has: {known}"
+        )
+    found: list[Any] = []
+    token: str | None = None
+    while token != "":
+        page = client.search_runs(
+            [experiment.experiment_id], order_by=["start_time ASC"], page_token=token
+        )
+        found += page
+        token = page.token or ""
+    return [
+        RunRecord(
+            run_id=run.info.run_id,
+            name=run.info.run_name,
+            status=run.info.status,
+            start_time=run.info.start_time / 1000,
+            params=run.data.params,
+            tags=run.data.tags,
+            metrics=run.data.metrics,
+        )
+        for run in found
+    ]
+
+
+def _client(config: Config) -> Any:
+    """A client of the study's store; clients share MLflow's own cache of connections."""
+    _quieten()
+    from mlflow import MlflowClient
+
+    return MlflowClient(config.tracking_uri)
+
+
+def _quieten() -> None:
+    """No progress bars or migration logs between a command's own lines."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def _log_params(client: Any, run_id: str, params: Mapping[str, object]) -> None:
+    from mlflow.entities import Param
+
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])

@@ -1,0 +1,193 @@
+import itertools
+import time
+
+import pytest
+
+from pipelines import events
+from pipelines.metrics import PHASES
+from pipelines.recorder import Recorder, StepClock
+
+
+def clock_of(recorder: Recorder, steps: int, warmup_steps: int, log: list[str]) -> StepClock:
+    return StepClock(
+        recorder,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        global_batch_size=32,
+        fence=lambda: log.append("fence"),
+    )
+
+
+def test_a_phase_is_timed_under_its_name_and_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder()
+
+    with recorder.phase("build_seconds"):
+        time.sleep(0.01)
+
+    assert list(recorder.metrics) == ["build_seconds"]
+    assert recorder.metrics["build_seconds"] >= 0.01
+    assert events.parse(capsys.readouterr().out) == {"event": "phase", "name": "build_seconds"}
+
+
+def test_a_phase_entered_twice_adds_up() -> None:
+    recorder = Recorder()
+    with recorder.phase("build_seconds"):
+        time.sleep(0.01)
+    once = recorder.metrics["build_seconds"]
+
+    with recorder.phase("build_seconds"):
+        time.sleep(0.01)
+
+    assert recorder.metrics["build_seconds"] >= once + 0.01
+
+
+def test_a_phase_that_fails_is_timed_and_fails() -> None:
+    recorder = Recorder()
+
+    with pytest.raises(RuntimeError, match="broken"), recorder.phase("build_seconds"):
+        raise RuntimeError("broken")
+
+    assert recorder.metrics["build_seconds"] > 0
+
+
+def test_values_are_added_up_under_names_of_the_table() -> None:
+    recorder = Recorder()
+
+    recorder.add("data_wait_seconds", 1.5)
+    recorder.add("data_wait_seconds", 2.0)
+
+    assert recorder.metrics == {"data_wait_seconds": 3.5}
+
+
+def test_a_name_that_the_table_does_not_know_is_refused() -> None:
+    recorder = Recorder()
+
+    with pytest.raises(KeyError, match="luck is not in the metrics table"):
+        recorder.add("luck", 1.0)
+    assert recorder.metrics == {}
+
+
+def test_finishing_adds_what_the_process_has_used() -> None:
+    recorder = Recorder()
+    recorder.add("eval_accuracy", 0.5)
+
+    metrics = recorder.finish()
+
+    assert set(metrics) == {"eval_accuracy", "peak_memory_bytes", "cpu_seconds"}
+    assert 2**20 < metrics["peak_memory_bytes"] < 2**40  # bytes, neither KiB nor pages
+    assert metrics["cpu_seconds"] > 0
+
+
+def test_the_device_is_fenced_where_a_phase_ends_and_nowhere_else() -> None:
+    log: list[str] = []
+    clock = clock_of(Recorder(), steps=6, warmup_steps=3, log=log)
+
+    clock.start()
+    for step in range(6):
+        clock.step_done()
+        log.append(f"step {step + 1}")
+
+    assert log == [
+        "fence", "step 1", "step 2", "fence", "step 3", "step 4", "step 5", "fence", "step 6",
+    ]  # fmt: skip
+
+
+def test_steps_fall_into_first_warm_up_and_timed() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=5, warmup_steps=3, log=[])
+    pauses = [0.05, 0.01, 0.01, 0.03, 0.03]
+
+    clock.start()
+    for pause in pauses:
+        time.sleep(pause)
+        clock.step_done()
+
+    metrics = recorder.metrics
+    assert metrics["first_step_seconds"] >= 0.05
+    assert metrics["warmup_seconds"] >= 0.02
+    assert metrics["train_seconds"] >= 0.06
+    assert metrics["step_seconds"] == metrics["train_seconds"] / 2
+    assert metrics["examples_per_second"] == pytest.approx(2 * 32 / metrics["train_seconds"])
+
+
+def test_the_three_phases_of_the_loop_leave_no_gap_between_them() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=4, warmup_steps=2, log=[])
+
+    before = time.perf_counter()
+    clock.start()
+    started = time.perf_counter()
+    for _ in range(4):
+        time.sleep(0.005)
+        ending = time.perf_counter()
+        clock.step_done()
+    after = time.perf_counter()
+
+    claimed = sum(recorder.metrics[name] for name in PHASES if name in recorder.metrics)
+    assert ending - started <= claimed <= after - before
+
+
+def test_a_warm_up_of_one_step_is_all_first_step() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=3, warmup_steps=1, log=[])
+
+    clock.start()
+    time.sleep(0.01)
+    for _ in range(3):
+        clock.step_done()
+
+    assert recorder.metrics["first_step_seconds"] >= 0.01
+    assert recorder.metrics["warmup_seconds"] < recorder.metrics["first_step_seconds"]
+    assert recorder.metrics["step_seconds"] == recorder.metrics["train_seconds"] / 2
+
+
+def test_only_timed_steps_count_towards_waiting_for_data() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=5, warmup_steps=3, log=[])
+    pauses = [0.1, 0.1, 0.1, 0.02, 0.02]
+    seen = []
+
+    def slow_batches():
+        for number in itertools.count():
+            time.sleep(pauses[number])
+            yield number
+
+    clock.start()
+    for batch in clock.waiting(slow_batches()):
+        seen.append(batch)
+        time.sleep(0.01)
+        clock.step_done()
+        if len(seen) == 5:
+            break
+
+    assert seen == [0, 1, 2, 3, 4]
+    assert recorder.metrics["data_wait_seconds"] >= 0.04
+    assert recorder.metrics["data_wait_seconds"] <= recorder.metrics["train_seconds"] - 0.02
+
+
+def test_batches_that_end_simply_end() -> None:
+    clock = clock_of(Recorder(), steps=5, warmup_steps=1, log=[])
+
+    clock.start()
+
+    assert list(clock.waiting(iter([1, 2, 3]))) == [1, 2, 3]
+
+
+def test_progress_is_told_now_and_then_not_at_every_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.recorder._SECONDS_BETWEEN_EVENTS", 0.05)
+    clock = clock_of(Recorder(), steps=100, warmup_steps=1, log=[])
+
+    started = time.perf_counter()
+    clock.start()
+    clock.step_done()
+    clock.step_done()
+    time.sleep(0.06)
+    clock.step_done()
+    clock.step_done()
+    elapsed = time.perf_counter() - started
+
+    told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"event": "step", "step": 3, "steps": 100} in told
+    assert len(told) <= elapsed / 0.05

@@ -1,0 +1,68 @@
+import pytest
+
+from pipelines.errors import ComparisonRefusedError, InputError, TandemError, WorkError
+from pipelines.stage import DEBUG_VARIABLE, run_stage
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (WorkError("worker 1 ended"), 1),
+        (InputError("small.yaml: name: required"), 2),
+        (ComparisonRefusedError("they differ", {"seed": ["0", "1"]}), 3),
+        (TandemError("something expected"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_expected_error_is_one_line_and_an_exit_code(
+    error: TandemError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as raised:
+        run_stage(program)
+
+    assert raised.value.code == code
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {error}\n"
+    assert printed.out == ""
+
+
+def test_with_the_debug_variable_an_expected_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+
+    def program() -> None:
+        raise InputError("small.yaml: name: required")
+
+    with pytest.raises(InputError, match="name: required"):
+        run_stage(program)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unexpected_error_is_never_hidden() -> None:
+    def program() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_stage(program)
+
+
+def test_a_program_that_ends_well_ends_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    called = []
+
+    run_stage(lambda: called.append("program"))
+
+    assert called == ["program"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_programs_own_exit_code_is_kept() -> None:
+    def program() -> None:
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit) as raised:
+        run_stage(program)
+    assert raised.value.code == 7
