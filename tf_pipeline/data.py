@@ -1,0 +1,99 @@
+"""Batches of (features, labels) as a ``tf.data.Dataset``."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from pipelines.config import Config
+from pipelines.ingest.manifest import Split
+from pipelines.ingest.reader import shared_batches
+from pipelines.worker import Worker
+from pipelines.workloads import Vision
+
+__all__ = ["list_columns", "open_dataset"]
+
+_SHUFFLE_BUFFER_EXAMPLES = 10_000
+
+
+def open_dataset(
+    config: Config,
+    workload: Vision,
+    split: Split,
+    worker: Worker,
+    transformed: Path | None = None,
+) -> tf.data.Dataset:
+    """This worker's batches: images (batch, height, width, channels) and labels (batch,).
+
+    ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; ``eval`` is
+    the whole split once, for every worker. With ``transformed`` the examples come from the folder
+    that the framework's own transform wrote, else from the reader that both frameworks share.
+    """
+    if transformed is None:
+        batches = _shared_stream(config, workload, split, worker)
+    else:
+        batches = _transformed_records(config, workload, split, worker, transformed)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def list_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch as TFX's Arrow code takes it: every column a list, a scalar's of length one.
+
+    Going through Arrow also keeps zeros: TFX's own Parquet reader builds each ``tf.Example`` from
+    a dict and drops every scalar that is falsy, so that class 0 would arrive without its label.
+    """
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_fixed_size_list(column.type):
+            columns.append(column.cast(pa.list_(column.type.value_type)))
+        else:
+            offsets = pa.array(np.arange(len(column) + 1, dtype=np.int32))
+            values = column.cast(pa.binary()) if pa.types.is_string(column.type) else column
+            columns.append(pa.ListArray.from_arrays(offsets, values))
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _shared_stream(
+    config: Config, workload: Vision, split: Split, worker: Worker
+) -> tf.data.Dataset:
+    size = config.training.batch_size_per_worker if split == "train" else None
+    signature = (
+        tf.TensorSpec((size, *workload.image_shape), tf.float32),
+        tf.TensorSpec((size,), tf.int64),
+    )
+    batches = tf.data.Dataset.from_generator(
+        lambda: shared_batches(config, workload, split, worker), output_signature=signature
+    )
+    return _endless(batches) if split == "train" else batches
+
+
+def _transformed_records(
+    config: Config, workload: Vision, split: Split, worker: Worker, folder: Path
+) -> tf.data.Dataset:
+    size = config.training.batch_size_per_worker
+    files = tf.data.Dataset.list_files(str(folder / f"Split-{split}" / "*"), shuffle=False)
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    if split == "train":
+        records = records.shard(worker.workers, worker.rank)
+        records = records.shuffle(_SHUFFLE_BUFFER_EXAMPLES, seed=config.training.seed).repeat()
+    spec = {
+        workload.feature: tf.io.FixedLenFeature(workload.image_shape, tf.float32),
+        workload.label: tf.io.FixedLenFeature((), tf.int64),
+    }
+
+    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        columns = tf.io.parse_example(serialized, spec)
+        return columns[workload.feature], columns[workload.label]
+
+    batches = records.batch(size, drop_remainder=split == "train").map(parse)
+    return _endless(batches) if split == "train" else batches
+
+
+def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Say that the batches never end.
+
+    It spares the strategy one collective per step that would ask every worker whether it still
+    has data.
+    """
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

@@ -1,0 +1,133 @@
+"""The DAG, the TFX way: eight components, ML Metadata, and a cache keyed by all inputs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from tfx import v1 as tfx
+from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.dsl.components.base import executor_spec
+from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
+
+from pipelines.config import Config
+from pipelines.dag import DagEnvironment, Stage
+from pipelines.workloads import get_workload
+from tf_pipeline.data import list_columns
+from tf_pipeline.evaluate import build_eval_config
+from tf_pipeline.transform import transform_config
+
+__all__ = ["STAGE_OF", "ArrowParquetExecutor", "build_pipeline"]
+
+STAGE_OF: Mapping[str, Stage] = {
+    "ExampleGen": "validate",
+    "StatisticsGen": "validate",
+    "SchemaGen": "validate",
+    "ExampleValidator": "validate",
+    "Transform": "transform",
+    "Trainer": "train",
+    "Evaluator": "evaluate",
+    "Pusher": "push",
+}
+"""Component -> the stage that both frameworks share."""
+
+
+def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipeline:
+    """The DAG from an ingested dataset to a published model, blessed or not published."""
+    workload = get_workload(config.workload)
+    example_gen = FileBasedExampleGen(
+        input_base=environment.dataset,
+        input_config=tfx.proto.Input(
+            splits=[
+                tfx.proto.Input.Split(name=split, pattern=f"split={split}/*.parquet")
+                for split in ("train", "eval")
+            ]
+        ),
+        custom_executor_spec=executor_spec.BeamExecutorSpec(ArrowParquetExecutor),
+    ).with_id("ExampleGen")
+    examples = example_gen.outputs["examples"]
+    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    schema_gen = tfx.components.SchemaGen(
+        statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True
+    )
+    schema = schema_gen.outputs["schema"]
+    example_validator = tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema
+    )
+    transform = tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn="tf_pipeline.transform.preprocessing_fn",
+        custom_config={**transform_config(workload), "cache_key": environment.cache_key},
+    )
+    trainer = tfx.components.Trainer(
+        run_fn="tf_pipeline.train.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema,
+        train_args=tfx.proto.TrainArgs(splits=["train"], num_steps=config.training.steps),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config={
+            "config": config.model_dump(mode="json", include={"name", "workload", "training"}),
+            "cache_key": environment.cache_key,
+        },
+    )
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        model=trainer.outputs["model"],
+        schema=schema,
+        example_splits=["eval"],
+        eval_config=build_eval_config(workload),
+    )
+    pusher = tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=environment.serving)
+        ),
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=environment.artifacts,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        beam_pipeline_args=["--runner=DirectRunner", "--direct_num_workers=1"],
+    )
+
+
+class ArrowParquetExecutor(BaseExampleGenExecutor):
+    """Parquet to ``tf.Example`` by record batches, in TFX's own C++ encoder."""
+
+    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
+        """TFX's hook: the transform from a split's files to serialised examples."""
+        return _parquet_to_examples
+
+
+@beam.ptransform_fn
+def _parquet_to_examples(
+    pipeline: beam.Pipeline, exec_properties: dict[str, Any], split_pattern: str
+) -> beam.PCollection:
+    pattern = str(Path(exec_properties["input_base"]) / split_pattern)
+    return (
+        pipeline
+        | "ReadParquet" >> beam.io.ReadFromParquetBatched(pattern)
+        | "EncodeExamples" >> beam.FlatMap(_encode)
+    )
+
+
+def _encode(table: pa.Table) -> list[bytes]:
+    encoder = RecordBatchToExamplesEncoder()
+    return [
+        example for batch in table.to_batches() for example in encoder.encode(list_columns(batch))
+    ]

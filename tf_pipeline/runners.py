@@ -1,0 +1,134 @@
+"""Where the DAG runs: on this machine, or compiled for Kubeflow Pipelines."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorflow_model_analysis as tfma
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx import v1 as tfx
+
+from pipelines import events
+from pipelines.config import Config
+from pipelines.dag import DagEnvironment, PipelineResult, cache_key
+from pipelines.errors import WorkError
+from pipelines.ingest.dataset import Dataset
+from tf_pipeline.pipeline import STAGE_OF, build_pipeline
+
+__all__ = ["compile_kubeflow", "run_local"]
+
+
+def run_local(config: Config, output: Path) -> PipelineResult:
+    """Run the DAG in this process, under ``output``.
+
+    What has not changed since an earlier run comes from the cache.
+    """
+    output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    dataset = Dataset.open(config.dataset_dir.resolve())
+    environment = DagEnvironment(
+        dataset=str(dataset.folder),
+        artifacts=str(output / "artifacts"),
+        serving=str(output / "serving"),
+        cache_key=cache_key("tf_pipeline", config, dataset.manifest.fingerprint),
+    )
+    pipeline = build_pipeline(config, environment)
+    connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(
+        str(output / "metadata.db")
+    )
+    pipeline.metadata_connection_config = connection
+    store = MetadataStore(connection)
+    earlier = {execution.id for execution in store.get_executions()}
+    with _announced_components():
+        tfx.orchestration.LocalDagRunner().run(pipeline)
+    result = _collect(store, earlier)
+    result.write(output)
+    return result
+
+
+def compile_kubeflow(config: Config, environment: DagEnvironment, output: Path) -> Path:
+    """Compile the DAG for Kubeflow Pipelines v2; returns the YAML's path."""
+    output.mkdir(parents=True, exist_ok=True)
+    pipeline = build_pipeline(config, environment)
+    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
+        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
+            default_image=environment.image, use_pipeline_spec_2_1=True
+        ),
+        output_dir=str(output),
+        output_filename="tf_pipeline.yaml",
+    )
+    runner.run(pipeline, write_out=True)
+    return output / "tf_pipeline.yaml"
+
+
+@contextmanager
+def _announced_components() -> Iterator[None]:
+    """Turn the runner's log lines into progress events."""
+
+    class Announce(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            begun = re.fullmatch(r"Component (\w+) is running\.", record.getMessage())
+            if begun:
+                events.emit("component", name=begun[1], of=len(STAGE_OF))
+
+    handler = Announce()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _collect(store: MetadataStore, earlier: set[int]) -> PipelineResult:
+    """Read from ML Metadata what the newest executions took and made."""
+    components: dict[str, float] = {}
+    cached: list[str] = []
+    outputs: dict[str, mlmd.Artifact] = {}
+    for execution in store.get_executions():
+        if execution.id in earlier:
+            continue
+        name = _component_of(store, execution)
+        took = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        components[name] = took / 1000
+        if execution.last_known_state == mlmd.Execution.CACHED:
+            cached.append(name)
+        outputs.update(_outputs_of(store, execution))
+    evaluation = tfma.load_eval_result(outputs["evaluation"].uri)
+    metrics = evaluation.slicing_metrics[0][1][""][""]
+    blessed = outputs["blessing"].custom_properties["blessed"].int_value == 1
+    return PipelineResult.collect(
+        components,
+        STAGE_OF,
+        cached=cached,
+        blessed=blessed,
+        eval_accuracy=metrics["sparse_categorical_accuracy"]["doubleValue"],
+        pushed_to=_pushed_to(outputs["pushed_model"]) if blessed else None,
+    )
+
+
+def _component_of(store: MetadataStore, execution: mlmd.Execution) -> str:
+    for context in store.get_contexts_by_execution(execution.id):
+        if context.type == "node":
+            return str(context.name).rpartition(".")[2]
+    raise WorkError(f"ML Metadata: execution {execution.id} belongs to no component")
+
+
+def _outputs_of(store: MetadataStore, execution: mlmd.Execution) -> dict[str, mlmd.Artifact]:
+    """Channel name -> artifact."""
+    made = {
+        event.artifact_id: event.path.steps[0].key
+        for event in store.get_events_by_execution_ids([execution.id])
+        if event.type == mlmd.Event.OUTPUT
+    }
+    return {made[artifact.id]: artifact for artifact in store.get_artifacts_by_id(list(made))}
+
+
+def _pushed_to(pushed: mlmd.Artifact) -> str:
+    return str(pushed.custom_properties["pushed_destination"].string_value)

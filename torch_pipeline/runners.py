@@ -1,0 +1,103 @@
+"""Where the DAG runs: on this machine, or compiled for Kubeflow Pipelines."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kfp import compiler, local
+
+from pipelines import events
+from pipelines.config import Config
+from pipelines.dag import DagEnvironment, PipelineResult, cache_key
+from pipelines.ingest.dataset import Dataset
+from torch_pipeline.pipeline import STAGE_OF, build_pipeline
+
+__all__ = ["compile_kubeflow", "run_local"]
+
+
+def run_local(config: Config, output: Path) -> PipelineResult:
+    """Run the DAG, a process per component, under ``output``.
+
+    What has not changed since an earlier run comes from the cache.
+    """
+    output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    dataset = Dataset.open(config.dataset_dir.resolve())
+    environment = DagEnvironment(
+        dataset=str(dataset.folder),
+        artifacts=str(output / "artifacts"),
+        serving=str(output / "serving"),
+        cache_key=cache_key("torch_pipeline", config, dataset.manifest.fingerprint),
+    )
+    pipeline = build_pipeline(config, environment)
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=environment.artifacts,
+        enable_caching=True,
+        cache_root=str(output / "cache"),
+    )
+    with _watched_components() as watch:
+        outputs = pipeline().outputs
+    blessed = outputs["blessing"] == "blessed"
+    result = PipelineResult.collect(
+        watch.seconds,
+        STAGE_OF,
+        cached=watch.cached,
+        blessed=blessed,
+        eval_accuracy=outputs["metrics"].metadata["eval_accuracy"],
+        pushed_to=str(max((output / "serving").iterdir())) if blessed else None,
+    )
+    result.write(output)
+    return result
+
+
+def compile_kubeflow(config: Config, environment: DagEnvironment, output: Path) -> Path:
+    """Compile the DAG for Kubeflow Pipelines v2; returns the YAML's path."""
+    output.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(
+        build_pipeline(config, environment), str(output / "torch_pipeline.yaml")
+    )
+    return output / "torch_pipeline.yaml"
+
+
+class _Watch(logging.Filter):
+    """Reads from the runner's log lines which component runs, for how long, or was cached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = {}
+        self.cached: list[str] = []
+        self._started: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = re.sub(r"\x1b\[\d+m", "", record.getMessage())  # without colours
+        if begun := re.fullmatch(r"Executing task '(.+)'", message):
+            self._announce(begun[1])
+            self._started[begun[1]] = time.perf_counter()
+        elif ended := re.fullmatch(r"Task '(.+)' finished with status \w+", message):
+            self.seconds[ended[1]] = time.perf_counter() - self._started[ended[1]]
+        elif hit := re.match(r"Task (\S+) cache hit", message):
+            self._announce(hit[1])
+            self.seconds[hit[1]] = 0.0
+            self.cached.append(hit[1])
+        return True
+
+    def _announce(self, component: str) -> None:
+        events.emit("component", name=component, of=len(STAGE_OF))
+
+
+@contextmanager
+def _watched_components() -> Iterator[_Watch]:
+    watch = _Watch()
+    logger = logging.getLogger()  # kfp logs to the root, and swaps its handlers meanwhile
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addFilter(watch)
+    try:
+        yield watch
+    finally:
+        logger.removeFilter(watch)
+        logger.setLevel(level)
