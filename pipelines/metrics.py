@@ -49,6 +49,8 @@ METRICS: dict[str, Metric] = _table(
            "global batch x timed steps / train_seconds; timed steps exclude the warm-up"),
     Metric("step_seconds", "s", "speed", "chief",
            "train_seconds / timed steps"),
+    Metric("scaling_efficiency", "share", "speed", "chief",
+           "examples_per_second over the base case's, divided by the workers' ratio; 1 is ideal"),
     Metric("import_seconds", "s", "phase", "chief",
            "from the first line of the program until the framework is imported"),
     Metric("tracking_seconds", "s", "phase", "chief",

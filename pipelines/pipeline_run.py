@@ -38,6 +38,7 @@ def run_pipeline(
     params = {**study_params(config, dataset.manifest), "framework": framework}
     tracking.prepare_store(config)
     run_id = tracking.create_run(config, f"{framework} pipeline", "pipeline", study_id, params)
+    tracking.log_dataset(config, run_id, dataset)
     begun = 0
 
     def on_event(_rank: int, event: dict[str, Any]) -> None:

@@ -9,12 +9,11 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.ingest.manifest import Manifest
+from pipelines.ingest.dataset import Dataset
 from pipelines.runs import KIND_TAG, STUDY_TAG, RunKind, RunRecord
 from pipelines.worker import Worker
 
@@ -24,6 +23,7 @@ __all__ = [
     "create_run",
     "experiment_id",
     "finish_run",
+    "log_dataset",
     "log_metrics",
     "new_study_id",
     "prepare_store",
@@ -33,6 +33,8 @@ __all__ = [
 
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 _SYSTEM_METRICS_SECONDS = 2.0
+_KIND_OF_EXPERIMENT = "mlflow.experimentKind"
+"""Tells MLflow's UI to open the experiment on its runs, not on its pages for language models."""
 _METRICS_PER_REQUEST = 1000
 
 
@@ -58,7 +60,13 @@ def prepare_store(config: Config) -> str:
     # A server knows where its artifacts go; a local database has to be told.
     local = config.tracking_uri.startswith("sqlite:")
     location = (config.output / "artifacts").resolve().as_uri() if local else None
-    return str(client.create_experiment(config.name, artifact_location=location))
+    return str(
+        client.create_experiment(
+            config.name,
+            artifact_location=location,
+            tags={_KIND_OF_EXPERIMENT: "custom_model_development"},
+        )
+    )
 
 
 def experiment_id(config: Config) -> str:
@@ -98,6 +106,7 @@ def log_metrics(
     run_id: str,
     metrics: Mapping[str, float],
     tags: Mapping[str, str] | None = None,
+    step: int = 0,
 ) -> None:
     """Log single values, and tags, to a run."""
     from mlflow.entities import Metric, RunTag
@@ -105,9 +114,24 @@ def log_metrics(
     now = int(time.time() * 1000)
     _client(config).log_batch(
         run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        metrics=[Metric(name, value, now, step) for name, value in metrics.items()],
         tags=[RunTag(name, value) for name, value in (tags or {}).items()],
     )
+
+
+def log_dataset(config: Config, run_id: str, dataset: Dataset) -> None:
+    """Log a dataset as a run's input, with its fingerprint as the digest."""
+    from mlflow import entities
+
+    manifest = dataset.manifest
+    logged = entities.Dataset(
+        name=manifest.source["name"],
+        digest=manifest.fingerprint[:36],  # MLflow's limit
+        source_type="local",
+        source=str(dataset.folder),
+    )
+    training = entities.InputTag("mlflow.data.context", "training")
+    _client(config).log_inputs(run_id, [entities.DatasetInput(logged, [training])])
 
 
 class TrackedRun:
@@ -129,20 +153,10 @@ class TrackedRun:
             resolved = self._config.model_dump(mode="json")
             _client(self._config).log_dict(self.run_id, resolved, "config.yaml")
 
-    def log_dataset(self, manifest: Manifest, folder: Path) -> None:
-        """Log the dataset as the run's input, with its fingerprint as the digest."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        if not self._worker.is_chief:
-            return
-        dataset = Dataset(
-            name=manifest.source["name"],
-            digest=manifest.fingerprint[:36],  # MLflow's limit
-            source_type="local",
-            source=str(folder),
-        )
-        training = InputTag("mlflow.data.context", "training")
-        _client(self._config).log_inputs(self.run_id, [DatasetInput(dataset, [training])])
+    def log_dataset(self, dataset: Dataset) -> None:
+        """Log the dataset as the run's input."""
+        if self._worker.is_chief:
+            log_dataset(self._config, self.run_id, dataset)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log single values."""

@@ -79,7 +79,7 @@ def run_worker(
             run = stack.enter_context(tracked_run(config, worker, cell.name, study_id, params))
             run.log_params(params)
             run.log_config()
-            run.log_dataset(dataset.manifest, dataset.folder)
+            run.log_dataset(dataset)
         with recorder.phase("rendezvous_seconds"):
             strategy = twin.build_strategy(strategy_name, worker)
         model = twin.train(config, workload, strategy, worker, recorder, transformed)

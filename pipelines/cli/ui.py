@@ -1,5 +1,8 @@
 """``tandem ui``: MLflow's own server on the study's store."""
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +30,7 @@ def serve_ui(config: Config, port: int, browser: bool) -> None:
 
     remote = config.tracking_uri.startswith(("http://", "https://"))
     base = config.tracking_uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    address = f"{base}/#/experiments/{experiment_id(config)}"
+    address = f"{base}/#/experiments/{experiment_id(config)}/runs"
     if not remote:
         _refuse_taken(port)
     Console(stderr=True).print(f"MLflow: {address}", soft_wrap=True, highlight=False)
@@ -39,10 +42,16 @@ def serve_ui(config: Config, port: int, browser: bool) -> None:
         return
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--backend-store-uri", config.tracking_uri]
+    # MLflow's server is several processes; in a session of their own they end together.
+    server = subprocess.Popen(command, start_new_session=True)
     try:
-        subprocess.run(command, check=False)
+        server.wait()
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def _refuse_taken(port: int) -> None:

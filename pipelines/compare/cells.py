@@ -95,7 +95,7 @@ def differences_between(cells: Sequence[Cell]) -> list[Difference]:
                     torch_strategy=torch.strategy,
                     ratio=torch.median / tf.median,
                     interval95=ends,
-                    verdict=statistics.verdict(ends, repeats),
+                    verdict=statistics.verdict(torch.repeats, tf.repeats),
                     remark=few_repeats(repeats),
                 )
             )
