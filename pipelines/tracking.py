@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
@@ -48,6 +49,9 @@ def prepare_store(config: Config) -> str:
 
     Called once before workers start, so that they never race to create the database.
     """
+    file = _database(config)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     client = _client(config)
     experiment = client.get_experiment_by_name(config.name)
     if experiment is not None:
@@ -58,8 +62,7 @@ def prepare_store(config: Config) -> str:
             )
         return str(experiment.experiment_id)
     # A server knows where its artifacts go; a local database has to be told.
-    local = config.tracking_uri.startswith("sqlite:")
-    location = (config.output / "artifacts").resolve().as_uri() if local else None
+    location = (config.output / "artifacts").resolve().as_uri() if file else None
     return str(
         client.create_experiment(
             config.name,
@@ -75,6 +78,7 @@ def experiment_id(config: Config) -> str:
     Raises:
         InputError: if nothing has been logged under the study's name.
     """
+    _require_store(config)
     experiment = _client(config).get_experiment_by_name(config.name)
     if experiment is None:
         raise InputError(
@@ -219,6 +223,7 @@ def read_runs(config: Config, study: str | None = None) -> list[RunRecord]:
     Raises:
         InputError: if the store has no such experiment.
     """
+    _require_store(config)
     client = _client(config)
     name = study or config.name
     experiment = client.get_experiment_by_name(name)
@@ -255,6 +260,19 @@ def _client(config: Config) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(config.tracking_uri)
+
+
+def _database(config: Config) -> Path | None:
+    """The file of a local store, or None for a server."""
+    path = config.tracking_uri.removeprefix("sqlite:///")
+    return None if path == config.tracking_uri else Path(path)
+
+
+def _require_store(config: Config) -> None:
+    """Refuse to read from a database that is not there, which MLflow would create empty."""
+    file = _database(config)
+    if file is not None and not file.exists():
+        raise InputError(f"{file}: no runs have been tracked here; make some with `tandem run`")
 
 
 def _quieten() -> None:

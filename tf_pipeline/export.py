@@ -17,14 +17,12 @@ def export(workload: Vision, model: keras.Model, transform: Path, output: Path) 
     ``serving_default`` takes raw images (batch, height, width, channels) and returns
     probabilities (batch, classes); ``serving_examples`` takes serialised ``tf.Example``s.
     """
-    tf.saved_model.save(
-        served := _Served(workload, model, transform),
-        str(output),
-        signatures={
-            "serving_default": served.predict,
-            "serving_examples": served.predict_examples,
-        },
-    )
+    served = _Served(workload, model, transform)
+    signatures = {
+        "serving_default": served.predict,
+        "serving_examples": served.predict_examples,
+    }
+    tf.saved_model.save(served, str(output), signatures=signatures)
 
 
 class _Served(tf.Module):
@@ -35,7 +33,6 @@ class _Served(tf.Module):
         feature, elements = workload.feature, workload.elements_per_example
 
         def probabilities(raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            # The transform was fitted on whole examples; of a label it wants the column only.
             columns = self._transform({feature: tf.reshape(raw, [-1, elements])})
             return {"probabilities": tf.nn.softmax(self._model(columns[feature], training=False))}
 

@@ -1,11 +1,14 @@
 """Feature transformation: statistics fitted once over the train split, baked into the model."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
+from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
 
 from pipelines.ingest.dataset import Dataset
 from pipelines.workloads import Vision
@@ -46,10 +49,9 @@ def fit_transform(workload: Vision, dataset: Dataset, output: Path) -> None:
     examples under ``output/Split-<split>``, as TFX's Transform lays them out.
     """
     import apache_beam as beam
-    import pyarrow.parquet as pq
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import schema_utils
-    from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder, TensorAdapterConfig
+    from tfx_bsl.public.tfxio import TensorAdapterConfig
     from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
 
     schema = schema_utils.schema_from_feature_spec(
@@ -60,11 +62,7 @@ def fit_transform(workload: Vision, dataset: Dataset, output: Path) -> None:
     )
     columns = [workload.feature, workload.label]
     batches = {
-        split: [
-            list_columns(batch)
-            for shard in dataset.shards(split)
-            for batch in pq.read_table(dataset.folder / shard.path, columns=columns).to_batches()
-        ]
+        split: [list_columns(batch) for batch in dataset.table(split).select(columns).to_batches()]
         for split in dataset.manifest.split_shares
     }
     adapter = TensorAdapterConfig(
@@ -75,26 +73,27 @@ def fit_transform(workload: Vision, dataset: Dataset, output: Path) -> None:
     def preprocess(inputs: Tensors) -> Tensors:
         return preprocessing_fn(inputs, custom_config)
 
-    with tft_beam.Context(temp_dir=str(output / "temporary")), beam.Pipeline() as pipeline:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        tft_beam.Context(temp_dir=temporary),
+        beam.Pipeline() as pipeline,
+    ):
         raw = {split: pipeline | split >> beam.Create(rows) for split, rows in batches.items()}
         transform_fn = (raw["train"], adapter) | tft_beam.AnalyzeDataset(preprocess)
         transform_fn | tft_beam.WriteTransformFn(str(output / "transform_fn"))
         for split, rows in raw.items():
-            (transformed, _) = (
-                (rows, adapter),
-                transform_fn,
-            ) | f"Transform {split}" >> tft_beam.TransformDataset(output_record_batches=True)
-            (
-                transformed
-                | f"Encode {split}"
-                >> beam.FlatMapTuple(lambda batch, _: RecordBatchToExamplesEncoder().encode(batch))
-                | f"Write {split}"
-                >> beam.io.WriteToTFRecord(
-                    str(output / f"Split-{split}" / "transformed_examples"), file_name_suffix=".gz"
-                )
-            )
+            apply = tft_beam.TransformDataset(output_record_batches=True)
+            transformed, _ = ((rows, adapter), transform_fn) | f"Transform {split}" >> apply
+            encoded = transformed | f"Encode {split}" >> beam.FlatMapTuple(_encode)
+            files = str(output / f"Split-{split}" / "transformed_examples")
+            write = beam.io.WriteToTFRecord(files, file_name_suffix=".gz")
+            encoded | f"Write {split}" >> write
 
 
 def load_transform(folder: Path) -> Callable[[Tensors], Tensors]:
     """The fitted transform, as a layer that an exported model can carry."""
     return tft.TFTransformOutput(str(folder)).transform_features_layer()
+
+
+def _encode(batch: pa.RecordBatch, _unary_passthrough: Any) -> list[bytes]:
+    return RecordBatchToExamplesEncoder().encode(batch)

@@ -10,6 +10,7 @@ from pipelines.cli.narrator import Narrator, Task
 from pipelines.config import Config
 from pipelines.dag import PipelineResult
 from pipelines.environments import find_python
+from pipelines.hardware import available_cores
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
@@ -103,6 +104,12 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
     """Measure the matrix; returns the ids of the runs."""
     _check(config, FRAMEWORKS)
     dataset, _ = ingest_data(config)
+    needed, cores = max(config.study.workers) * config.study.threads_per_worker, available_cores()
+    if needed > len(cores):
+        narrator.say(
+            f"note: {needed} threads will share {len(cores)} cores in the largest cells, "
+            "whose scaling then shows the machine, not the frameworks"
+        )
     with narrator.task("study") as task:
         from pipelines.study import plan, run_study
 
