@@ -17,7 +17,7 @@ help: ## List these commands
 demo: env ## Run the quickstart study from raw data to report
 	$(BIN)/tandem run --config $(CONFIG)
 
-ui: env-torch ## Open the MLflow UI on the prepared comparison
+ui: env-torch ## Open the MLflow UI on the study's runs
 	$(BIN)/tandem ui
 
 test: env ## Run all tests, each in its environment

@@ -113,6 +113,8 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["float32"] = "float32"
     compile: Literal["none"] = "none"
+    device: Literal["auto", "cpu"] = "auto"
+    """``cpu`` hides GPUs from both frameworks; ``auto`` leaves each what it finds."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seeds the initial weights and the order of the examples."""
 
@@ -187,6 +189,11 @@ class Config(Section):
     def tracking_uri(self) -> str:
         """MLflow tracking URI."""
         return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+
+    @property
+    def device_variables(self) -> dict[str, str]:
+        """What child processes find in their environment of ``training.device``."""
+        return {"CUDA_VISIBLE_DEVICES": ""} if self.training.device == "cpu" else {}
 
     def strategy(self, framework: Framework) -> str:
         """The strategy that the named framework trains with."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
+from pipelines.ingest.dataset import Dataset
 
 __all__ = ["RESULT_NAME", "STAGES", "DagEnvironment", "PipelineResult", "Stage", "cache_key"]
 
@@ -37,7 +38,25 @@ class DagEnvironment:
     image: str = "python:3.11-slim"
     """Container image of the steps, where steps are containers."""
     cache_key: str = ""
-    """Changes when a cached step must not be reused; see ``cache_key``."""
+    """Changes when a cached step must not be reused; empty where nothing is cached by it."""
+
+    @classmethod
+    def local(cls, package: str, config: Config, output: Path) -> "DagEnvironment":
+        """Everything in folders of this machine: artifacts and models under ``output``.
+
+        ``package`` is the framework's, whose code the cache key covers.
+
+        Raises:
+            InputError: if the config's dataset has not been ingested.
+        """
+        output.mkdir(parents=True, exist_ok=True)
+        dataset = Dataset.open(config.dataset_dir.resolve())
+        return cls(
+            dataset=str(dataset.folder),
+            artifacts=str(output.resolve() / "artifacts"),
+            serving=str(output.resolve() / "serving"),
+            cache_key=cache_key(package, config, dataset.manifest.fingerprint),
+        )
 
 
 class PipelineResult(BaseModel):

@@ -8,7 +8,6 @@ from pipelines import tracking
 from pipelines.cell import study_params
 from pipelines.config import Config
 from pipelines.dag import PipelineResult
-from pipelines.errors import TandemError
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
@@ -47,20 +46,15 @@ def run_pipeline(
             begun += 1
             on_component(event["name"], begun, event["of"])
 
-    try:
+    with tracking.ended_if_failed(config, run_id):
         seconds = launch(
             framework,
             ["pipeline", "--config", str(resolved), "--output", str(output)],
             logs=output / "logs",
             threads_per_worker=len(available_cores()),  # a DAG has the machine to itself
+            environment=config.device_variables,
             on_event=on_event,
         )
-    except KeyboardInterrupt:
-        tracking.finish_run(config, run_id, "KILLED")
-        raise
-    except TandemError:
-        tracking.finish_run(config, run_id, "FAILED")
-        raise
     result = PipelineResult.read(output)
     metrics = {f"{stage}_stage_seconds": spent for stage, spent in result.stages.items()}
     metrics |= {

@@ -9,7 +9,6 @@ from typing import Any
 from pipelines import tracking
 from pipelines.cell import Cell, cell_params
 from pipelines.config import Config
-from pipelines.errors import TandemError
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
@@ -29,15 +28,13 @@ def plan(config: Config) -> Iterator[Cell]:
     The frameworks alternate, and who goes first alternates too, so that a machine that warms up
     or slows down meanwhile does so to both alike.
     """
-    turn = 0
     for repeat in range(config.study.repeats):
         for scaling in config.study.scaling:
-            for workers in config.study.workers:
-                order = FRAMEWORKS if turn % 2 == 0 else FRAMEWORKS[::-1]
-                turn += 1
+            for place, workers in enumerate(config.study.workers):
+                # By place too, so that nobody always goes first at a given worker count.
+                order = FRAMEWORKS if (repeat + place) % 2 == 0 else FRAMEWORKS[::-1]
                 for framework in order:
-                    strategy = config.strategy(framework)
-                    yield Cell(framework, strategy, workers, scaling, repeat)
+                    yield Cell(framework, config.strategy(framework), workers, scaling, repeat)
 
 
 def run_study(
@@ -82,22 +79,16 @@ def run_cell(
     arguments += ["--scaling", cell.scaling, "--repeat", str(cell.repeat), "--study-id", study_id]
     if transformed is not None:
         arguments += ["--transformed", str(transformed)]
-    try:
+    with tracking.ended_if_failed(config, run_id):
         seconds = launch(
             cell.framework,
             arguments,
             logs=output,
             workers=cell.workers,
             threads_per_worker=config.study.threads_per_worker,
-            environment={tracking.RUN_ID_VARIABLE: run_id},
+            environment={tracking.RUN_ID_VARIABLE: run_id, **config.device_variables},
             on_event=on_event,
         )
-    except KeyboardInterrupt:
-        tracking.finish_run(config, run_id, "KILLED")
-        raise
-    except TandemError:
-        tracking.finish_run(config, run_id, "FAILED")
-        raise
     tracking.log_metrics(config, run_id, {"wall_seconds": seconds})
     metrics = json.loads((output / RESULT_NAME).read_text())["metrics"]
     return run_id, {**metrics, "wall_seconds": seconds}
@@ -120,6 +111,7 @@ def _transformed(config: Config, dataset: Dataset, framework: Framework) -> Path
             arguments,
             logs=temporary / "logs",
             threads_per_worker=len(available_cores()),
+            environment=config.device_variables,
         )
         temporary.rename(folder)
     return folder

@@ -22,6 +22,7 @@ __all__ = [
     "RUN_ID_VARIABLE",
     "TrackedRun",
     "create_run",
+    "ended_if_failed",
     "experiment_id",
     "finish_run",
     "log_dataset",
@@ -103,6 +104,17 @@ def finish_run(config: Config, run_id: str, status: str) -> None:
     client = _client(config)
     if client.get_run(run_id).info.status == "RUNNING":
         client.set_terminated(run_id, status)
+
+
+@contextmanager
+def ended_if_failed(config: Config, run_id: str) -> Iterator[None]:
+    """End a run as KILLED or FAILED if the block is interrupted or fails."""
+    try:
+        yield
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt)
+        finish_run(config, run_id, "KILLED" if killed else "FAILED")
+        raise
 
 
 def log_metrics(

@@ -1,6 +1,6 @@
 """One worker's life in a training run, the same for both frameworks.
 
-A framework brings five functions of its own; everything around them stands here once: tracking,
+A framework brings functions of its own; everything around them stands here once: tracking,
 phases, the reduction over workers, and what is written down at the end.
 """
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from google.protobuf.wrappers_pb2 import StringValue
 from tfx import v1 as tfx
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
 from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
 
 from pipelines.config import Config
@@ -45,6 +47,7 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
                 for split in ("train", "eval")
             ]
         ),
+        custom_config=_keyed(environment.cache_key),
         custom_executor_spec=executor_spec.BeamExecutorSpec(ArrowParquetExecutor),
     ).with_id("ExampleGen")
     examples = example_gen.outputs["examples"]
@@ -104,6 +107,13 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
         enable_cache=True,
         beam_pipeline_args=["--runner=DirectRunner", "--direct_num_workers=1"],
     )
+
+
+def _keyed(cache_key: str) -> example_gen_pb2.CustomConfig:
+    """The key as a property that the executor ignores, but TFX's cache does not."""
+    config = example_gen_pb2.CustomConfig()
+    config.custom_config.Pack(StringValue(value=cache_key))
+    return config
 
 
 class ArrowParquetExecutor(BaseExampleGenExecutor):

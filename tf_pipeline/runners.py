@@ -13,9 +13,8 @@ from tfx import v1 as tfx
 
 from pipelines import events
 from pipelines.config import Config
-from pipelines.dag import DagEnvironment, PipelineResult, cache_key
+from pipelines.dag import DagEnvironment, PipelineResult
 from pipelines.errors import WorkError
-from pipelines.ingest.dataset import Dataset
 from tf_pipeline.pipeline import STAGE_OF, build_pipeline
 
 __all__ = ["compile_kubeflow", "run_local"]
@@ -26,15 +25,7 @@ def run_local(config: Config, output: Path) -> PipelineResult:
 
     What has not changed since an earlier run comes from the cache.
     """
-    output = output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset.open(config.dataset_dir.resolve())
-    environment = DagEnvironment(
-        dataset=str(dataset.folder),
-        artifacts=str(output / "artifacts"),
-        serving=str(output / "serving"),
-        cache_key=cache_key("tf_pipeline", config, dataset.manifest.fingerprint),
-    )
+    environment = DagEnvironment.local("tf_pipeline", config, output)
     pipeline = build_pipeline(config, environment)
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(
         str(output / "metadata.db")

@@ -11,8 +11,7 @@ from kfp import compiler, local
 
 from pipelines import events
 from pipelines.config import Config
-from pipelines.dag import DagEnvironment, PipelineResult, cache_key
-from pipelines.ingest.dataset import Dataset
+from pipelines.dag import DagEnvironment, PipelineResult
 from torch_pipeline.pipeline import STAGE_OF, build_pipeline
 
 __all__ = ["compile_kubeflow", "run_local"]
@@ -23,15 +22,7 @@ def run_local(config: Config, output: Path) -> PipelineResult:
 
     What has not changed since an earlier run comes from the cache.
     """
-    output = output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset.open(config.dataset_dir.resolve())
-    environment = DagEnvironment(
-        dataset=str(dataset.folder),
-        artifacts=str(output / "artifacts"),
-        serving=str(output / "serving"),
-        cache_key=cache_key("torch_pipeline", config, dataset.manifest.fingerprint),
-    )
+    environment = DagEnvironment.local("torch_pipeline", config, output)
     pipeline = build_pipeline(config, environment)
     local.init(
         local.SubprocessRunner(use_venv=False),
@@ -48,7 +39,7 @@ def run_local(config: Config, output: Path) -> PipelineResult:
         cached=watch.cached,
         blessed=blessed,
         eval_accuracy=outputs["metrics"].metadata["eval_accuracy"],
-        pushed_to=str(max((output / "serving").iterdir())) if blessed else None,
+        pushed_to=str(max(Path(environment.serving).iterdir())) if blessed else None,
     )
     result.write(output)
     return result

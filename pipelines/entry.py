@@ -1,0 +1,100 @@
+"""``python -m <framework>_pipeline STAGE``: the same stages for both frameworks.
+
+The twins' files and functions have fixed names. A stage imports only those that it runs: a
+training worker need not pay for the DAG's imports.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.config import load_config
+from pipelines.stage import run_stage
+from pipelines.strategies import Framework
+
+__all__ = ["run_entry"]
+
+Config = Annotated[Path, typer.Option(help="Resolved configuration file.")]
+Output = Annotated[Path, typer.Option(help="Folder for what the stage writes.")]
+
+
+def run_entry(framework: Framework, started: float) -> None:
+    """Run the stage that the command line names.
+
+    ``started`` is ``time.perf_counter()`` at the program's first line. An expected error ends the
+    program with one line and its exit code.
+    """
+    run_stage(_build_app(framework, started))
+
+
+def _build_app(framework: Framework, started: float) -> typer.Typer:
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+    def twin(file: str, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module(f"{framework}_pipeline.{file}"), name)
+        return function
+
+    @app.command()
+    def train(
+        config: Config,
+        output: Output,
+        scaling: str = "weak",
+        repeat: int = 0,
+        study_id: str = "",
+        transformed: Path | None = None,
+    ) -> None:
+        """Train and evaluate as one worker; rank, peers and threads come from the environment."""
+        from pipelines.worker_run import Twin, run_worker
+
+        run_worker(
+            Twin(
+                framework,
+                build_strategy=twin("strategy", "build_strategy"),
+                gather_over_workers=twin("strategy", "gather_over_workers"),
+                describe_software=twin("strategy", "describe_software"),
+                train=twin("train", "train"),
+                evaluate=twin("evaluate", "evaluate"),
+            ),
+            load_config(config),
+            started=started,
+            output=output,
+            scaling=scaling,
+            repeat=repeat,
+            study_id=study_id,
+            transformed=transformed,
+        )
+
+    @app.command()
+    def transform(config: Config, output: Output) -> None:
+        """Fit the transform and apply it, for training with ``reader: native`` outside a DAG."""
+        from pipelines.ingest.dataset import Dataset
+        from pipelines.workloads import get_workload
+
+        loaded = load_config(config)
+        dataset = Dataset.open(loaded.dataset_dir)
+        twin("transform", "fit_transform")(get_workload(loaded.workload), dataset, output)
+
+    @app.command()
+    def pipeline(config: Config, output: Output) -> None:
+        """Run the framework's whole DAG on this machine."""
+        twin("runners", "run_local")(load_config(config), output)
+
+    @app.command()
+    def compile(
+        config: Config,
+        output: Output,
+        image: Annotated[str, typer.Option(help="Container image of the steps.")],
+        dataset: Annotated[str, typer.Option(help="Dataset's folder, as a step sees it.")],
+        artifacts: Annotated[str, typer.Option(help="Root of what steps hand to each other.")],
+        serving: Annotated[str, typer.Option(help="Folder for blessed models.")],
+    ) -> None:
+        """Compile the framework's DAG for Kubeflow Pipelines."""
+        from pipelines.dag import DagEnvironment
+
+        environment = DagEnvironment(dataset, artifacts, serving, image)
+        twin("runners", "compile_kubeflow")(load_config(config), environment, output)
+
+    return app
