@@ -47,6 +47,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         transformed: Path | None = None,
     ) -> None:
         """Train and evaluate as one worker; rank, peers and threads come from the environment."""
+        loaded = load_config(config)  # before the framework's import, which takes seconds
         from pipelines.worker_run import Twin, run_worker
 
         run_worker(
@@ -58,7 +59,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
                 train=twin("train", "train"),
                 evaluate=twin("evaluate", "evaluate"),
             ),
-            load_config(config),
+            loaded,
             started=started,
             output=output,
             scaling=scaling,
@@ -80,7 +81,8 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
     @app.command()
     def pipeline(config: Config, output: Output) -> None:
         """Run the framework's whole DAG on this machine."""
-        twin("runners", "run_local")(load_config(config), output)
+        loaded = load_config(config)
+        twin("runners", "run_local")(loaded, output)
 
     @app.command()
     def compile(
@@ -94,7 +96,8 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         """Compile the framework's DAG for Kubeflow Pipelines."""
         from pipelines.dag import DagEnvironment
 
+        loaded = load_config(config)
         environment = DagEnvironment(dataset, artifacts, serving, image)
-        twin("runners", "compile_kubeflow")(load_config(config), environment, output)
+        twin("runners", "compile_kubeflow")(loaded, environment, output)
 
     return app

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset, ingest
+from pipelines.workloads import Vision
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("training.steps=12", "training.warmup_steps=2", "training.batch_size_per_worker=16")
@@ -40,3 +42,51 @@ def quickstart(load_quickstart: Callable[..., Config]) -> Config:
 def digits(quickstart: Config) -> Dataset:
     """The quickstart's dataset, ingested."""
     return ingest(quickstart)[0]
+
+
+@pytest.fixture(scope="session")
+def reference_logits() -> Callable[[Vision, int, np.ndarray], np.ndarray]:
+    """The initial network's logits of images (batch, height, width, channels), in plain NumPy.
+
+    Written from the description in ``pipelines.workloads.vision``, not from either framework.
+    """
+    from scipy.special import erf
+
+    def gelu(x: np.ndarray) -> np.ndarray:
+        return x * (1 + erf(x / np.sqrt(2))) / 2
+
+    def logits(workload: Vision, seed: int, images: np.ndarray) -> np.ndarray:
+        weights = {
+            name: value.astype(np.float64) for name, value in workload.initial_weights(seed).items()
+        }
+
+        def convolution(x: np.ndarray, name: str, stride: int = 1) -> np.ndarray:
+            kernel = weights[f"{name}/kernel"]
+            size = kernel.shape[0]
+            padded = np.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+            strided = windows[:, ::stride, ::stride]  # batch, row, column, input, height, width
+            return np.einsum("brcihw,hwio->brco", strided, kernel) + weights[f"{name}/bias"]
+
+        x = convolution(images.astype(np.float64), "stem")
+        for block in workload.blocks():
+            y = convolution(gelu(x), f"{block.name}_conv1", block.stride)
+            y = convolution(gelu(y), f"{block.name}_conv2")
+            shortcut = x
+            if block.projects:
+                shortcut = convolution(x, f"{block.name}_shortcut", block.stride)
+            x = shortcut + y
+        return gelu(x).mean(axis=(1, 2)) @ weights["head/kernel"] + weights["head/bias"]
+
+    return logits
+
+
+@pytest.fixture(scope="session")
+def reference_losses() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Each example's cross-entropy in nats, from logits (batch, classes) and labels (batch,)."""
+    from scipy.special import logsumexp
+
+    def losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+    return losses

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pipelines.config import Config
 from pipelines.ingest.manifest import Split
-from pipelines.ingest.reader import shared_batches
+from pipelines.ingest.reader import SharedBatches
 from pipelines.worker import Worker
 from pipelines.workloads import Vision
 
@@ -62,9 +62,10 @@ def _shared_stream(
         tf.TensorSpec((size, *workload.image_shape), tf.float32),
         tf.TensorSpec((size,), tf.int64),
     )
-    batches = tf.data.Dataset.from_generator(
-        lambda: shared_batches(config, workload, split, worker), output_signature=signature
-    )
+    # Opened here, in the build phase: inside the generator tf.data would turn an altered shard's
+    # InputError into an error of its own.
+    stream = SharedBatches(config, workload, split, worker)
+    batches = tf.data.Dataset.from_generator(lambda: stream, output_signature=signature)
     return _endless(batches) if split == "train" else batches
 
 

@@ -11,7 +11,7 @@ from pipelines.workloads import Vision
 from tf_pipeline.data import open_dataset
 
 if TYPE_CHECKING:  # seconds to import, which a training worker need not spend
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2 as tfma
 
 __all__ = ["build_eval_config", "evaluate"]
 
@@ -31,7 +31,8 @@ def evaluate(
 
 def build_eval_config(workload: Vision) -> "tfma.EvalConfig":
     """What TFX's Evaluator computes of an exported model, and the bar it holds it to."""
-    import tensorflow_model_analysis as tfma
+    # Not from the package's top level, where these names appear only once TFX has been imported.
+    from tensorflow_model_analysis.proto import config_pb2 as tfma
 
     least = workload.thresholds["eval_accuracy"]
     bar = tfma.MetricThreshold(

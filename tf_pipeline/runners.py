@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
+from absl import logging as absl_logging
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx import v1 as tfx
@@ -66,15 +67,16 @@ def _announced_components() -> Iterator[None]:
                 events.emit("component", name=begun[1], of=len(STAGE_OF))
 
     handler = Announce()
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.INFO)
+    logger = absl_logging.get_absl_logger()
+    # Through absl itself: TensorFlow puts back absl's own verbosity whenever it saves a model.
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
+        absl_logging.set_verbosity(verbosity)
 
 
 def _collect(store: MetadataStore, earlier: set[int]) -> PipelineResult:

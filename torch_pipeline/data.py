@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pipelines.config import Config
 from pipelines.ingest.manifest import Split
-from pipelines.ingest.reader import shared_batches
+from pipelines.ingest.reader import SharedBatches
 from pipelines.worker import Worker
 from pipelines.workloads import Vision
 
@@ -40,10 +40,10 @@ def open_dataset(
 
 class _SharedStream(IterableDataset[tuple[Tensor, Tensor]]):
     def __init__(self, config: Config, workload: Vision, split: Split, worker: Worker) -> None:
-        self._batches = lambda: shared_batches(config, workload, split, worker)
+        self._batches = SharedBatches(config, workload, split, worker)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for features, labels in self._batches():
+        for features, labels in self._batches:
             yield _channels_first(torch.from_numpy(features)), torch.from_numpy(labels)
 
 

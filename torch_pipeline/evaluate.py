@@ -42,8 +42,9 @@ def evaluate_exported(workload: Vision, dataset: Dataset, model: Path) -> dict[s
     """
     program = torch.export.load(model / MODEL_NAME).module()
     columns = dataset.columns("eval")
-    labels = torch.from_numpy(columns[workload.label])
-    probabilities = program(torch.from_numpy(columns[workload.feature]))
+    labels = torch.tensor(columns[workload.label])
+    with torch.inference_mode():
+        probabilities = program(torch.tensor(columns[workload.feature]))
     accuracy = MulticlassAccuracy(workload.classes, average="micro")
     return {
         "eval_loss": float(functional.nll_loss(probabilities.log(), labels)),

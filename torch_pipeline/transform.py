@@ -34,7 +34,7 @@ def fit_transform(workload: Vision, dataset: Dataset, output: Path) -> None:
     transform = load_transform(fitted)
     for split in dataset.manifest.split_shares:
         columns = dataset.columns(split)
-        transformed = transform({workload.feature: torch.from_numpy(columns[workload.feature])})
+        transformed = transform({workload.feature: torch.tensor(columns[workload.feature])})
         flat = transformed[workload.feature].numpy().reshape(-1)
         images = pa.FixedSizeListArray.from_arrays(pa.array(flat), workload.elements_per_example)
         table = pa.table({workload.feature: images, workload.label: columns[workload.label]})

@@ -18,34 +18,47 @@ from pipelines.ingest.manifest import Split
 from pipelines.worker import Worker
 from pipelines.workloads.base import Workload
 
-__all__ = ["BatchStream", "sequential_batches", "shared_batches"]
+__all__ = ["BatchStream", "SharedBatches", "sequential_batches"]
 
 Batch = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
 """Features (float32) and labels (int64), model-ready."""
 
 
-def shared_batches(
-    config: Config, workload: Workload, split: Split, worker: Worker
-) -> Iterator[Batch]:
-    """What both frameworks train and evaluate on under ``data.reader: shared``.
+class SharedBatches:
+    """What both frameworks consume under ``data.reader: shared``; every iteration starts anew.
 
     ``train``: this worker's part of each global batch, without end. ``eval``: the whole split
     once, for every worker.
     """
-    dataset = Dataset.open(config.dataset_dir)
-    features, labels = workload.prepare(dataset.columns(split), dataset.manifest.statistics)
-    columns: Columns = {"features": features, "labels": labels}
-    if split == "eval":
-        stream = sequential_batches(columns, config.training.batch_size_per_worker)
-    else:
-        stream = BatchStream(
-            columns,
-            global_batch_size=config.global_batch_size(worker.workers),
-            rank=worker.rank,
-            workers=worker.workers,
-            seed=config.training.seed,
+
+    def __init__(self, config: Config, workload: Workload, split: Split, worker: Worker) -> None:
+        """Read and verify the split.
+
+        Raises:
+            InputError: naming the first shard that is missing or altered.
+        """
+        dataset = Dataset.open(config.dataset_dir)
+        features, labels = workload.prepare(dataset.columns(split), dataset.manifest.statistics)
+        self._columns: Columns = {"features": features, "labels": labels}
+        self._config = config
+        self._split = split
+        self._worker = worker
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from the first step on."""
+        return ((batch["features"], batch["labels"]) for batch in self._stream())
+
+    def _stream(self) -> Iterator[Columns]:
+        training = self._config.training
+        if self._split == "eval":
+            return sequential_batches(self._columns, training.batch_size_per_worker)
+        return BatchStream(
+            self._columns,
+            global_batch_size=self._config.global_batch_size(self._worker.workers),
+            rank=self._worker.rank,
+            workers=self._worker.workers,
+            seed=training.seed,
         ).batches()
-    return ((batch["features"], batch["labels"]) for batch in stream)
 
 
 class BatchStream:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset
-from pipelines.ingest.reader import BatchStream, sequential_batches, shared_batches
+from pipelines.ingest.reader import BatchStream, SharedBatches, sequential_batches
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
 
@@ -154,8 +154,10 @@ def test_shared_training_batches_are_model_ready_and_split_over_the_workers(
     workload = get_workload(config.workload)
     alone = load_quickstart("training.batch_size_per_worker=32")
 
-    parts = [next(shared_batches(config, workload, "train", Worker(rank, 2))) for rank in range(2)]
-    whole = next(shared_batches(alone, workload, "train", Worker(0, 1)))
+    parts = [
+        next(iter(SharedBatches(config, workload, "train", Worker(rank, 2)))) for rank in range(2)
+    ]
+    whole = next(iter(SharedBatches(alone, workload, "train", Worker(0, 1))))
 
     for features, labels in parts:
         assert (features.shape, features.dtype) == ((16, 8, 8, 1), np.float32)
@@ -172,7 +174,7 @@ def test_shared_eval_batches_give_every_worker_the_whole_split_once(
     stored = digits.columns("eval")["label"]
 
     for rank in range(2):
-        batches = list(shared_batches(quickstart, workload, "eval", Worker(rank, 2)))
+        batches = list(SharedBatches(quickstart, workload, "eval", Worker(rank, 2)))
         labels = np.concatenate([labels for _, labels in batches])
         np.testing.assert_array_equal(labels, stored)
         assert {len(labels) for _, labels in batches[:-1]} == {16}

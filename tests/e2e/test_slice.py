@@ -1,0 +1,355 @@
+"""The whole slice with the real frameworks: one small study from raw data to report.
+
+Every test reads what one run of ``tandem run`` left behind; those at the end go on from there.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from pipelines.config import Config, load_config
+from pipelines.dag import STAGES
+from pipelines.environments import PROJECT_ROOT, find_python
+from pipelines.errors import InputError
+from pipelines.ingest import Dataset
+from pipelines.metrics import PHASES
+from pipelines.runs import RunRecord
+from pipelines.strategies import FRAMEWORKS
+from pipelines.tracking import read_runs
+
+TANDEM = Path(sys.executable).with_name("tandem")
+QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
+STEPS, WARMUP_STEPS, REPEATS, WORKERS = 60, 10, 1, [1, 2]
+OVERRIDES = [
+    f"training.steps={STEPS}",
+    f"training.warmup_steps={WARMUP_STEPS}",
+    f"study.repeats={REPEATS}",
+    f"study.workers={WORKERS}",
+    "workload.thresholds={eval_accuracy: 0.5}",
+]
+STRATEGIES = {"tf": "multi_worker_mirrored", "torch": "ddp"}
+
+Done = subprocess.CompletedProcess[str]
+Tandem = Callable[..., Done]
+
+
+def _missing_framework() -> str:
+    for framework in FRAMEWORKS:
+        try:
+            find_python(framework)
+        except InputError as error:
+            return str(error)
+    return ""
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(bool(_missing_framework()), reason=_missing_framework()),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("slice")
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
+    return load_config(QUICKSTART, [f"output={folder / 'out'}", *OVERRIDES])
+
+
+@pytest.fixture(scope="module")
+def tandem(folder: Path) -> Tandem:
+    """The installed command, run in a folder of its own."""
+    settings = [f"output={folder / 'out'}", *OVERRIDES]
+    options = [word for setting in settings for word in ("--set", setting)]
+
+    def run(*arguments: str) -> Done:
+        command = [str(TANDEM), *arguments, "--config", str(QUICKSTART), *options]
+        environment = {**os.environ, "NO_COLOR": "1"}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(tandem: Tandem) -> Done:
+    finished = tandem("run", "--json")
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+@pytest.fixture(scope="module")
+def report(done: Done, config: Config) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((config.output / "report.json").read_text())
+    return written
+
+
+@pytest.fixture(scope="module")
+def runs(done: Done, config: Config) -> dict[str, RunRecord]:
+    """Every tracked run by its id."""
+    return {run.run_id: run for run in read_runs(config)}
+
+
+@pytest.fixture(scope="module")
+def client(done: Done, config: Config) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(config.tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def losses(report: dict[str, Any], client: Any) -> dict[tuple[str, int], list[float]]:
+    """The training loss of every step, by framework and workers."""
+    series = {}
+    for cell in report["cells"]:
+        history = client.get_metric_history(cell["mlflow_run_ids"][0], "train_loss")
+        points = sorted((point.step, point.value) for point in history)
+        assert [step for step, _ in points] == list(range(1, STEPS + 1))
+        series[cell["framework"], cell["workers"]] = [value for _, value in points]
+    return series
+
+
+def test_the_command_tells_its_story_on_standard_error(done: Done, config: Config) -> None:
+    lines = done.stderr.splitlines()
+
+    told = ["ingest", "pipeline tf", "pipeline torch", "study", "compare"]
+    closed = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
+    assert [line[: len(title)] for line, title in zip(closed, told, strict=True)] == told
+    assert not any(line.startswith("✗") for line in lines)
+    report, ui, seconds = lines[-3:]
+    assert str(config.output / "report.html") in report
+    assert "`make ui`" in ui
+    assert seconds.startswith("Done in ")
+
+
+def test_standard_output_is_the_report(done: Done, report: dict[str, Any]) -> None:
+    assert json.loads(done.stdout) == report
+
+
+def test_the_report_names_the_study_and_the_data_it_trained_on(
+    report: dict[str, Any], config: Config
+) -> None:
+    manifest = Dataset.open(config.dataset_dir).manifest
+
+    assert report["study"] == "quickstart"
+    assert report["dataset"]["fingerprint"] == manifest.fingerprint
+    assert report["dataset"]["rows"] == manifest.rows("train") + manifest.rows("eval") == 1797
+    assert report["failed"] == []
+
+
+def test_every_cell_of_the_matrix_is_reported_once(report: dict[str, Any]) -> None:
+    places = [(cell["framework"], cell["workers"]) for cell in report["cells"]]
+
+    assert sorted(places) == [(name, count) for name in ("tf", "torch") for count in WORKERS]
+    for cell in report["cells"]:
+        assert cell["strategy"] == STRATEGIES[cell["framework"]]
+        assert cell["scaling"] == "weak"
+        assert len(cell["repeats"]) == len(cell["mlflow_run_ids"]) == REPEATS
+        assert cell["median"] == median(cell["repeats"]) > 0
+        assert cell["interval95"] is None  # one repeat says nothing of its spread
+        assert 0.5 < cell["eval_accuracy"] <= 1
+
+
+def test_every_phase_took_time_and_together_they_fit_into_the_wall_clock(
+    report: dict[str, Any],
+) -> None:
+    for cell in report["cells"]:
+        assert tuple(cell["phases"]) == PHASES
+        assert all(seconds > 0 for seconds in cell["phases"].values())
+        assert sum(cell["phases"].values()) < cell["wall_seconds"]
+
+
+def test_throughput_is_the_timed_examples_over_the_timed_seconds(
+    report: dict[str, Any], config: Config
+) -> None:
+    for cell in report["cells"]:
+        examples = config.global_batch_size(cell["workers"]) * (STEPS - WARMUP_STEPS)
+        assert cell["median"] == pytest.approx(examples / cell["phases"]["train_seconds"])
+
+
+def test_scaling_compares_each_framework_with_its_own_base_case(report: dict[str, Any]) -> None:
+    medians = {(cell["framework"], cell["workers"]): cell["median"] for cell in report["cells"]}
+
+    assert len(report["scaling"]) == len(medians)
+    for point in report["scaling"]:
+        framework, workers = point["framework"], point["workers"]
+        assert point["base_workers"] == 1
+        assert point["speedup"] == medians[framework, workers] / medians[framework, 1]
+        assert point["efficiency"] == point["speedup"] / workers
+
+
+def test_both_pipelines_ran_every_stage_and_pushed_a_blessed_model(
+    report: dict[str, Any], config: Config
+) -> None:
+    assert set(report["pipelines"]) == {"tf", "torch"}
+    for framework, pipeline in report["pipelines"].items():
+        assert tuple(pipeline["stages"]) == STAGES
+        assert all(seconds > 0 for seconds in pipeline["stages"].values())
+        assert sum(pipeline["stages"].values()) < pipeline["seconds"]
+        assert sum(pipeline["components"].values()) == pytest.approx(
+            sum(pipeline["stages"].values())
+        )
+        assert pipeline["cached_stages"] == 0
+        assert pipeline["blessed"] is True
+        assert 0.5 <= pipeline["eval_accuracy"] <= 1
+        [model] = (config.output / "pipelines" / framework / "serving").iterdir()
+        files = [path for path in model.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) > 1000
+
+
+def test_every_figure_leads_back_to_a_tracked_run(
+    report: dict[str, Any], runs: dict[str, RunRecord]
+) -> None:
+    for cell in report["cells"]:
+        for run_id, rate in zip(cell["mlflow_run_ids"], cell["repeats"], strict=True):
+            run = runs[run_id]
+            assert (run.kind, run.status) == ("cell", "FINISHED")
+            assert run.metrics["examples_per_second"] == rate
+            assert run.params["framework"] == cell["framework"]
+            assert run.params["workers"] == str(cell["workers"])
+    for framework, pipeline in report["pipelines"].items():
+        run = runs[pipeline["mlflow_run_id"]]
+        assert (run.kind, run.status) == ("pipeline", "FINISHED")
+        assert run.params["framework"] == framework
+        assert run.metrics["pipeline_seconds"] == pipeline["seconds"]
+
+
+def test_nothing_but_the_study_is_tracked(
+    report: dict[str, Any], runs: dict[str, RunRecord]
+) -> None:
+    cells = {run_id for cell in report["cells"] for run_id in cell["mlflow_run_ids"]}
+    pipelines = {pipeline["mlflow_run_id"] for pipeline in report["pipelines"].values()}
+
+    assert {run.run_id for run in runs.values() if run.kind != "summary"} == cells | pipelines
+    assert {run.status for run in runs.values()} == {"FINISHED"}
+
+
+def test_every_training_run_has_the_dataset_as_its_input(
+    report: dict[str, Any], client: Any
+) -> None:
+    for cell in report["cells"]:
+        for run_id in cell["mlflow_run_ids"]:
+            [given] = client.get_run(run_id).inputs.dataset_inputs
+            assert given.dataset.digest == report["dataset"]["fingerprint"][:36]
+
+
+def test_every_worker_recorded_system_metrics_of_its_own(
+    report: dict[str, Any], runs: dict[str, RunRecord]
+) -> None:
+    for cell in report["cells"]:
+        for run_id in cell["mlflow_run_ids"]:
+            ranks = {name.split("/")[1] for name in runs[run_id].metrics if name[:7] == "system/"}
+            assert ranks == {f"rank_{rank}" for rank in range(cell["workers"])}
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_both_frameworks_train_the_same_model_on_the_same_batches(
+    losses: dict[tuple[str, int], list[float]], workers: int
+) -> None:
+    tf, torch = losses["tf", workers], losses["torch", workers]
+
+    assert tf[0] == pytest.approx(torch[0], abs=1e-5, rel=0)
+    assert tf[:10] == pytest.approx(torch[:10], abs=1e-4, rel=0)
+
+
+def test_training_begins_at_chance_and_learns(
+    losses: dict[tuple[str, int], list[float]],
+) -> None:
+    for series in losses.values():
+        assert series[0] == pytest.approx(math.log(10), rel=0.25)
+        assert sum(series[-10:]) < 0.5 * sum(series[:10])
+
+
+class References(HTMLParser):
+    """What a page loads or links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def test_the_page_holds_everything_it_shows(done: Done, config: Config) -> None:
+    page = (config.output / "report.html").read_text(encoding="utf-8")
+    references = References()
+    references.feed(page)
+
+    assert {"html", "body", "table", "script"} <= references.tags
+    inside = ("#", "data:")
+    assert [found for found in references.found if not found.startswith(inside)] == []
+    assert "@import" not in page.split("<script", 1)[0]
+
+
+def test_the_command_leaves_nothing_outside_its_output_folder(done: Done, folder: Path) -> None:
+    assert [path.name for path in folder.iterdir()] == ["out"]
+
+
+def test_ingesting_again_reuses_the_dataset(done: Done, tandem: Tandem) -> None:
+    again = tandem("ingest")
+
+    assert again.returncode == 0
+    assert again.stderr.rstrip().endswith("reused")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_second_pipeline_run_is_answered_from_the_cache(
+    report: dict[str, Any], tandem: Tandem, framework: str
+) -> None:
+    again = tandem("pipeline", framework, "--json")
+
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout)
+    first = report["pipelines"][framework]
+    assert result["cached"] == list(result["components"]) == list(first["components"])
+    assert result["blessed"] is True
+    assert result["eval_accuracy"] == first["eval_accuracy"]
+    assert f"{len(first['components'])} components cached" in again.stderr
+
+
+def test_comparing_again_comes_to_the_same_medians(report: dict[str, Any], tandem: Tandem) -> None:
+    again = tandem("compare", "--json")
+
+    assert again.returncode == 0, again.stderr
+    compared = json.loads(again.stdout)
+    for part in ("study_id", "dataset", "settings", "cells", "scaling", "differences"):
+        assert compared[part] == report[part]
+
+
+@pytest.fixture
+def altered_shard(done: Done, config: Config) -> Iterator[Path]:
+    """One shard of the study's dataset with one byte changed, mended afterwards."""
+    dataset = Dataset.open(config.dataset_dir)
+    shard = dataset.folder / dataset.shards("train")[0].path
+    content = shard.read_bytes()
+    middle = len(content) // 2
+    shard.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    yield shard
+    shard.write_bytes(content)
+
+
+def test_no_study_is_made_of_an_altered_shard(
+    altered_shard: Path, tandem: Tandem, config: Config
+) -> None:
+    before = {run.run_id for run in read_runs(config)}
+
+    refused = tandem("study")
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: {altered_shard}: shard was altered")
+    assert len(refused.stderr.splitlines()) == 1
+    assert {run.run_id for run in read_runs(config)} == before

@@ -1,0 +1,315 @@
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipelines.cell import Cell
+from pipelines.config import Config, load_config
+from pipelines.errors import InputError, WorkError
+from pipelines.ingest import Dataset
+from pipelines.ingest.reader import SharedBatches
+from pipelines.metrics import METRICS, PHASES
+from pipelines.strategies import Framework
+from pipelines.study import run_cell
+from pipelines.tracking import prepare_store
+from pipelines.worker import Worker
+from pipelines.worker_run import RESULT_NAME
+from pipelines.workloads import Vision
+
+STEPS, TIMED_STEPS, GLOBAL_BATCH = 12, 10, 32
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
+Shrunk = Callable[..., Config]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training run that has ended, and what it left behind."""
+
+    config: Config
+    metrics: dict[str, float]
+    result: dict[str, Any]
+    run: Run
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A training run that ended early."""
+
+    config: Config
+    workers: dict[int, psutil.Process]
+    message: str
+
+
+def train_in_processes(
+    config: Config, dataset: Dataset, cell: Cell, on_step: Callable[[int], None] = lambda step: None
+) -> Trained:
+    prepare_store(config)
+    run_id, metrics = run_cell(
+        config,
+        dataset,
+        cell,
+        "cell",
+        "study-1",
+        config.output / "cells",
+        lambda _cell, step, _steps: on_step(step),
+    )
+    result = json.loads((config.output / "cells" / cell.slug / RESULT_NAME).read_text())
+    return Trained(config, metrics, result, MlflowClient(config.tracking_uri).get_run(run_id))
+
+
+@pytest.fixture(scope="module")
+def runs(
+    framework: Framework,
+    load_shrunk: Shrunk,
+    dataset: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[int, Trained]:
+    """One worker, and two that share the same global batch."""
+    trained = {}
+    for workers in (1, 2):
+        config = load_shrunk(
+            f"output={tmp_path_factory.mktemp('study')}",
+            f"data.output={dataset.folder}",
+            f"training.batch_size_per_worker={GLOBAL_BATCH // workers}",
+        )
+        cell = Cell(framework, config.strategy(framework), workers)
+        trained[workers] = train_in_processes(config, dataset, cell)
+    return trained
+
+
+@WORKERS
+def test_a_run_measures_exactly_the_metrics_of_the_table(
+    runs: dict[int, Trained], workers: int
+) -> None:
+    judged_and_timed = {"eval_loss", "eval_accuracy", "examples_per_second", "step_seconds"}
+    resources = {"data_wait_seconds", "peak_memory_bytes", "cpu_seconds"}
+    measured = {*PHASES, *judged_and_timed, *resources}
+
+    assert set(runs[workers].result["metrics"]) == measured
+    assert set(runs[workers].metrics) == {*measured, "wall_seconds"} <= set(METRICS)
+
+
+@WORKERS
+def test_the_first_loss_is_the_initial_networks_on_the_first_global_batch(
+    runs: dict[int, Trained],
+    workload: Vision,
+    reference_logits: Callable[[Vision, int, np.ndarray], np.ndarray],
+    reference_losses: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    workers: int,
+) -> None:
+    images, labels = next(iter(SharedBatches(runs[1].config, workload, "train", Worker())))
+    losses = reference_losses(reference_logits(workload, 0, images), labels)
+
+    assert len(losses) == GLOBAL_BATCH
+    assert runs[workers].result["train_loss"][0] == pytest.approx(losses.mean(), abs=1e-5)
+
+
+def test_two_workers_train_as_one_with_the_same_global_batch(runs: dict[int, Trained]) -> None:
+    alone, together = (np.array(runs[workers].result["train_loss"]) for workers in (1, 2))
+
+    assert alone.shape == (STEPS,)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    for name in ("eval_loss", "eval_accuracy"):
+        assert runs[2].metrics[name] == pytest.approx(runs[1].metrics[name], abs=1e-4)
+
+
+def test_training_lowers_the_loss(runs: dict[int, Trained]) -> None:
+    losses = runs[1].result["train_loss"]
+
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert runs[1].metrics["eval_loss"] < losses[0]
+
+
+@WORKERS
+def test_the_figures_of_speed_agree_with_each_other(runs: dict[int, Trained], workers: int) -> None:
+    metrics = runs[workers].metrics
+    seconds = metrics["train_seconds"]
+
+    assert metrics["step_seconds"] == pytest.approx(seconds / TIMED_STEPS)
+    assert metrics["examples_per_second"] == pytest.approx(TIMED_STEPS * GLOBAL_BATCH / seconds)
+    assert 0 < metrics["data_wait_seconds"] < seconds
+
+
+@WORKERS
+def test_the_phases_fit_into_the_runs_wall_clock(runs: dict[int, Trained], workers: int) -> None:
+    phases = [runs[workers].metrics[name] for name in PHASES]
+
+    assert min(phases) > 0
+    assert sum(phases) < runs[workers].metrics["wall_seconds"]
+
+
+def test_two_workers_processor_times_add_up_and_their_memories_do_not(
+    runs: dict[int, Trained],
+) -> None:
+    ratio = {
+        name: runs[2].metrics[name] / runs[1].metrics[name]
+        for name in ("cpu_seconds", "peak_memory_bytes")
+    }
+
+    assert ratio["cpu_seconds"] > 1.4
+    assert ratio["peak_memory_bytes"] < 1.4
+
+
+@WORKERS
+def test_the_tracked_run_is_finished_and_says_what_was_run(
+    runs: dict[int, Trained], framework: Framework, dataset: Dataset, workers: int
+) -> None:
+    trained = runs[workers]
+    params = trained.run.data.params
+
+    assert trained.run.info.status == "FINISHED"
+    assert trained.run.info.run_id == trained.result["run_id"]
+    expected = {
+        "framework": framework,
+        "strategy": trained.config.strategy(framework),
+        "workers": str(workers),
+        "batch_size_per_worker": str(GLOBAL_BATCH // workers),
+        "global_batch_size": str(GLOBAL_BATCH),
+        "steps": str(STEPS),
+        "parameters": "19562",
+        "dataset_fingerprint": dataset.manifest.fingerprint,
+        "config_sha256": trained.config.digest(),
+        "software_build": "cpu",
+    }
+    assert expected.items() <= params.items()
+    assert params["framework_version"].startswith("torch 2.")
+
+
+@WORKERS
+def test_the_tracked_run_holds_the_metrics_and_the_loss_of_every_step(
+    runs: dict[int, Trained], workers: int
+) -> None:
+    trained = runs[workers]
+    client = MlflowClient(trained.config.tracking_uri)
+    history = client.get_metric_history(trained.run.info.run_id, "train_loss")
+    tracked = {
+        name: value
+        for name, value in trained.run.data.metrics.items()
+        if not name.startswith("system/")
+    }
+
+    points = sorted((point.step, point.value) for point in history)
+    assert points == list(enumerate(trained.result["train_loss"], start=1))
+    assert tracked == {**trained.metrics, "train_loss": trained.result["train_loss"][-1]}
+
+
+def test_the_tracked_run_names_the_dataset_by_its_fingerprint(
+    runs: dict[int, Trained], dataset: Dataset
+) -> None:
+    (used,) = runs[2].run.inputs.dataset_inputs
+
+    assert used.dataset.name == "digits"
+    assert len(used.dataset.digest) >= 32
+    assert dataset.manifest.fingerprint.startswith(used.dataset.digest)
+
+
+def test_the_tracked_run_keeps_the_resolved_config(
+    runs: dict[int, Trained], tmp_path: Path
+) -> None:
+    client = MlflowClient(runs[2].config.tracking_uri)
+    kept = client.download_artifacts(runs[2].run.info.run_id, "config.yaml", str(tmp_path))
+
+    assert load_config(Path(kept)) == runs[2].config
+
+
+def test_native_examples_are_transformed_once_and_trained_on(
+    framework: Framework, load_shrunk: Shrunk, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = load_shrunk(
+        f"output={tmp_path}", f"data.output={dataset.folder}", "data.reader=native"
+    )
+
+    trained = train_in_processes(config, dataset, Cell(framework, config.strategy(framework), 2))
+
+    losses = trained.result["train_loss"]
+    assert len(losses) == STEPS
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert trained.run.data.params["reader"] == "native"
+    (folder,) = (tmp_path / "transformed").iterdir()
+    assert folder.name == f"{framework}-{dataset.manifest.fingerprint[:16]}"
+    assert (folder / "transform_fn").is_dir()
+
+
+def test_an_altered_shard_fails_the_run_and_is_named(
+    framework: Framework, load_shrunk: Shrunk, dataset: Dataset, tmp_path: Path
+) -> None:
+    altered = Dataset.open(shutil.copytree(dataset.folder, tmp_path / "altered"))
+    shard = altered.folder / altered.shards("train")[1].path
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    config = load_shrunk(f"output={tmp_path / 'out'}", f"data.output={altered.folder}")
+
+    with pytest.raises(InputError) as refused:
+        train_in_processes(config, altered, Cell(framework, config.strategy(framework), 1))
+
+    assert str(refused.value).startswith(f"{shard}: shard was altered")
+    assert [run.info.status for run in tracked_runs(config)] == ["FAILED"]
+
+
+@pytest.fixture(scope="module")
+def killed(
+    framework: Framework,
+    load_shrunk: Shrunk,
+    dataset: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Killed:
+    """Two workers in a long training, of which the second was killed."""
+    config = load_shrunk(
+        f"output={tmp_path_factory.mktemp('killed')}",
+        f"data.output={dataset.folder}",
+        "training.steps=100000",
+    )
+    workers: dict[int, psutil.Process] = {}
+
+    def kill_the_second(step: int) -> None:
+        if not workers and step and len(ranks_with_system_metrics(config)) == 2:
+            workers.update(worker_processes(framework))
+            workers[1].kill()
+
+    with pytest.raises(WorkError) as failure:
+        train_in_processes(
+            config, dataset, Cell(framework, config.strategy(framework), 2), kill_the_second
+        )
+    return Killed(config, workers, str(failure.value))
+
+
+def test_a_killed_worker_ends_the_others_and_fails_the_run(killed: Killed) -> None:
+    (run,) = tracked_runs(killed.config)
+
+    assert sorted(killed.workers) == [0, 1]
+    assert not any(worker.is_running() for worker in killed.workers.values())
+    assert re.match(r"worker [01] ended with ", killed.message)
+    assert run.info.status == "FAILED"
+    assert run.info.end_time
+
+
+def test_every_workers_system_metrics_carry_its_rank(killed: Killed) -> None:
+    assert ranks_with_system_metrics(killed.config) == {"rank_0", "rank_1"}
+
+
+def ranks_with_system_metrics(config: Config) -> set[str]:
+    (run,) = tracked_runs(config)
+    names = [name.split("/") for name in run.data.metrics if name.startswith("system/")]
+    return {rank for _, rank, *_ in names}
+
+
+def worker_processes(framework: Framework) -> Iterator[tuple[int, psutil.Process]]:
+    """Rank and process of every worker that this test process started."""
+    for child in psutil.Process(os.getpid()).children():
+        if f"{framework}_pipeline" in child.cmdline():
+            yield Worker.from_environment(child.environ()).rank, child
+
+
+def tracked_runs(config: Config) -> list[Run]:
+    client = MlflowClient(config.tracking_uri)
+    experiment = client.get_experiment_by_name(config.name)
+    return client.search_runs([experiment.experiment_id])
