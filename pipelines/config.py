@@ -7,6 +7,8 @@ Every field has a default or a clear error; an unknown key is an error. A comman
 import difflib
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -35,6 +37,8 @@ from pipelines.strategies import (
 
 __all__ = ["Config", "load_config", "parse_config"]
 
+_TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -42,6 +46,15 @@ def _all_different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
         raise ValueError(f"names a value twice: {values}")
     return values
+
+
+def _not_a_folder(uri: str) -> str:
+    if "://" not in uri or uri.startswith("file:"):
+        raise ValueError(
+            "must be a database or a server, such as sqlite:///out/mlflow.db or http://HOST:5000 "
+            f"(MLflow no longer writes to folders), not {uri!r}"
+        )
+    return uri
 
 
 class Section(BaseModel):
@@ -161,8 +174,9 @@ class StudyConfig(Section):
 class TrackingConfig(Section):
     """Where runs are logged."""
 
-    uri: str | None = None
-    """MLflow tracking URI; by default ``sqlite:///<output>/mlflow.db``."""
+    uri: Annotated[str, AfterValidator(_not_a_folder)] | None = None
+    """MLflow tracking URI; by default ``MLFLOW_TRACKING_URI``, else
+    ``sqlite:///<output>/mlflow.db``. May hold a password, so it is never written down."""
 
 
 class Config(Section):
@@ -188,12 +202,19 @@ class Config(Section):
     @property
     def tracking_uri(self) -> str:
         """MLflow tracking URI."""
-        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+        default = f"sqlite:///{self.output / 'mlflow.db'}"
+        return self.tracking.uri or os.environ.get(_TRACKING_VARIABLE) or default
 
     @property
-    def device_variables(self) -> dict[str, str]:
-        """What child processes find in their environment of ``training.device``."""
-        return {"CUDA_VISIBLE_DEVICES": ""} if self.training.device == "cpu" else {}
+    def shown_tracking_uri(self) -> str:
+        """The tracking URI without its credentials, fit for a message."""
+        return re.sub(r"//[^/@]*@", "//***@", self.tracking_uri)
+
+    @property
+    def child_variables(self) -> dict[str, str]:
+        """What child processes find in their environment: the store, and whether to see GPUs."""
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if self.training.device == "cpu" else {}
+        return {_TRACKING_VARIABLE: self.tracking_uri, **hidden}
 
     def strategy(self, framework: Framework) -> str:
         """The strategy that the named framework trains with."""
@@ -205,14 +226,18 @@ class Config(Section):
 
     def digest(self) -> str:
         """SHA-256 of the resolved configuration, so that two runs can be told to share it."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        canonical = json.dumps(self.without_secrets(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def dump(self, path: Path) -> Path:
         """Write the resolved configuration, for child processes and for the record."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        path.write_text(yaml.safe_dump(self.without_secrets(), sort_keys=False))
         return path
+
+    def without_secrets(self) -> dict[str, Any]:
+        """The configuration as plain values, less where it is tracked."""
+        return self.model_dump(mode="json", exclude={"tracking"})
 
     @model_validator(mode="after")
     def _strategies_can_scale(self) -> Self:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
+from pipelines.errors import WorkError
 from pipelines.ingest.dataset import Dataset
 
 __all__ = ["RESULT_NAME", "STAGES", "DagEnvironment", "PipelineResult", "Stage", "cache_key"]
@@ -105,8 +106,15 @@ class PipelineResult(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "PipelineResult":
-        """Read what ``write`` wrote."""
-        return cls.model_validate_json((folder / RESULT_NAME).read_bytes())
+        """Read what ``write`` wrote.
+
+        Raises:
+            WorkError: if nothing was written: the DAG ended without a result.
+        """
+        try:
+            return cls.model_validate_json((folder / RESULT_NAME).read_bytes())
+        except FileNotFoundError:
+            raise WorkError(f"the DAG ended without a result in {folder}") from None
 
 
 def cache_key(package: str, config: Config, fingerprint: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pipelines import tracking
 from pipelines.cell import study_params
 from pipelines.config import Config
-from pipelines.dag import PipelineResult
+from pipelines.dag import RESULT_NAME, PipelineResult
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
@@ -38,6 +38,7 @@ def run_pipeline(
     tracking.prepare_store(config)
     run_id = tracking.create_run(config, f"{framework} pipeline", "pipeline", study_id, params)
     tracking.log_dataset(config, run_id, dataset)
+    (output / RESULT_NAME).unlink(missing_ok=True)  # an earlier execution's
     begun = 0
 
     def on_event(_rank: int, event: dict[str, Any]) -> None:
@@ -52,10 +53,10 @@ def run_pipeline(
             ["pipeline", "--config", str(resolved), "--output", str(output)],
             logs=output / "logs",
             threads_per_worker=len(available_cores()),  # a DAG has the machine to itself
-            environment=config.device_variables,
+            environment=config.child_variables,
             on_event=on_event,
         )
-    result = PipelineResult.read(output)
+        result = PipelineResult.read(output)
     metrics = {f"{stage}_stage_seconds": spent for stage, spent in result.stages.items()}
     metrics |= {
         "pipeline_seconds": seconds,

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines import tracking
 from pipelines.cell import Cell, cell_params
 from pipelines.config import Config
+from pipelines.errors import WorkError
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
@@ -86,9 +87,11 @@ def run_cell(
             logs=output,
             workers=cell.workers,
             threads_per_worker=config.study.threads_per_worker,
-            environment={tracking.RUN_ID_VARIABLE: run_id, **config.device_variables},
+            environment={tracking.RUN_ID_VARIABLE: run_id, **config.child_variables},
             on_event=on_event,
         )
+        if not (output / RESULT_NAME).exists():
+            raise WorkError(f"{cell.name} ended without a result (logs: {output})")
     tracking.log_metrics(config, run_id, {"wall_seconds": seconds})
     metrics = json.loads((output / RESULT_NAME).read_text())["metrics"]
     return run_id, {**metrics, "wall_seconds": seconds}
@@ -111,7 +114,7 @@ def _transformed(config: Config, dataset: Dataset, framework: Framework) -> Path
             arguments,
             logs=temporary / "logs",
             threads_per_worker=len(available_cores()),
-            environment=config.device_variables,
+            environment=config.child_variables,
         )
         temporary.rename(folder)
     return folder

@@ -58,8 +58,8 @@ def prepare_store(config: Config) -> str:
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
             raise InputError(
-                f"name: the MLflow experiment '{config.name}' was deleted in {config.tracking_uri};"
-                " restore it there or give the study another name"
+                f"name: the MLflow experiment '{config.name}' was deleted in "
+                f"{config.shown_tracking_uri}; restore it there or give the study another name"
             )
         return str(experiment.experiment_id)
     # A server knows where its artifacts go; a local database has to be told.
@@ -83,7 +83,8 @@ def experiment_id(config: Config) -> str:
     experiment = _client(config).get_experiment_by_name(config.name)
     if experiment is None:
         raise InputError(
-            f"name: {config.tracking_uri} has no study '{config.name}'; run one with `tandem run`"
+            f"name: {config.shown_tracking_uri} has no study '{config.name}'; "
+            "run one with `tandem run`"
         )
     return str(experiment.experiment_id)
 
@@ -166,7 +167,7 @@ class TrackedRun:
     def log_config(self) -> None:
         """Keep the resolved configuration as the run's artifact."""
         if self._worker.is_chief:
-            resolved = self._config.model_dump(mode="json")
+            resolved = self._config.without_secrets()
             _client(self._config).log_dict(self.run_id, resolved, "config.yaml")
 
     def log_dataset(self, dataset: Dataset) -> None:
@@ -206,8 +207,11 @@ def tracked_run(
 
     _quieten()
     run_id = os.environ.get(RUN_ID_VARIABLE, "")
-    if not run_id and worker.is_chief:
-        run_id = create_run(config, name, "train", study_id, params)
+    if worker.is_chief:
+        if run_id:  # a restarted job goes on with its run, which may have ended as failed
+            _client(config).update_run(run_id, status="RUNNING")
+        else:
+            run_id = create_run(config, name, "train", study_id, params)
     run = TrackedRun(config, run_id, worker)
     monitor = None
     if run_id:
@@ -242,7 +246,7 @@ def read_runs(config: Config, study: str | None = None) -> list[RunRecord]:
     if experiment is None:
         known = ", ".join(sorted(found.name for found in client.search_experiments()))
         raise InputError(
-            f"--study {name}: {config.tracking_uri} has no such study; it has: {known}"
+            f"--study {name}: {config.shown_tracking_uri} has no such study; it has: {known}"
         )
     found: list[Any] = []
     token: str | None = None

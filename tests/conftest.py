@@ -13,7 +13,14 @@ from pipelines.workloads import Vision
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("training.steps=12", "training.warmup_steps=2", "training.batch_size_per_worker=16")
-FROM_THE_LAUNCHER = ("RANK", "WORLD_SIZE", "TF_CONFIG", "MLFLOW_RUN_ID", "TANDEM_DEBUG")
+FROM_THE_LAUNCHER = (
+    "RANK",
+    "WORLD_SIZE",
+    "TF_CONFIG",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_TRACKING_URI",
+    "TANDEM_DEBUG",
+)
 
 
 @pytest.fixture(autouse=True)

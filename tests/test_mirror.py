@@ -131,7 +131,7 @@ def signature(function: ast.FunctionDef, package: str) -> list[str]:
         parameters.append(("**", asked.kwarg, None))
     lines = [
         f"{kind} {argument.arg}: {in_nouns(argument.annotation, package)}"
-        f" = {default and ast.unparse(default)}"
+        f"{f' = {ast.unparse(default)}' if default else ''}"
         for kind, argument, default in parameters
     ]
     return [*lines, f"-> {in_nouns(function.returns, package)}"]

@@ -68,7 +68,7 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """A line between tasks."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def _close(self, mark: str, style: str, title: str, outcome: str, started: float) -> None:
         seconds = f"{time.perf_counter() - started:7.1f} s"

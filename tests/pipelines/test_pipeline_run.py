@@ -159,7 +159,7 @@ def test_the_dag_gets_the_resolved_config_and_a_log(
     run_pipeline(config, "torch", digits, STUDY, ignore)
 
     folder = config.output / "pipelines" / "torch"
-    assert load_config(folder / "config.yaml") == config
+    assert load_config(folder / "config.yaml").digest() == config.digest()
     assert (folder / "logs" / "rank0.log").read_text().splitlines() == [
         "pipeline",
         "--config",

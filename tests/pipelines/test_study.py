@@ -217,7 +217,8 @@ def test_workers_learn_which_cell_they_are_and_which_run_they_continue(
     assert report["MLFLOW_RUN_ID"] == run_id
     assert report["OMP_NUM_THREADS"] == "2"
     assert report["CUDA_VISIBLE_DEVICES"] == ""
-    assert load_config(folder / "config.yaml") == config
+    assert load_config(folder / "config.yaml").training == config.training
+    assert load_config(folder / "config.yaml").digest() == config.digest()
     assert (folder / "rank0.log").read_text() == ""
 
 
@@ -264,6 +265,17 @@ def test_a_cell_whose_worker_fails_is_marked_so(
     [run] = tracking.read_runs(config)
     assert run.status == "FAILED"
     assert run.metrics == {}
+
+
+def test_a_cell_whose_worker_ends_without_a_result_is_marked_as_failed(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    write_worker("print('done, or so I say')", "torch")
+
+    with pytest.raises(WorkError):
+        measure(config, digits)
+
+    assert [run.status for run in tracking.read_runs(config)] == ["FAILED"]
 
 
 def test_an_interrupted_cell_is_marked_as_killed(

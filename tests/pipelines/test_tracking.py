@@ -406,5 +406,4 @@ def test_the_resolved_configuration_is_kept_with_the_run(config: Config, tmp_pat
     run.log_config()
 
     kept = tmp_path / "out" / "artifacts" / run.run_id / "artifacts" / "config.yaml"
-    assert load_config(kept) == config
     assert load_config(kept).digest() == config.digest()

@@ -63,7 +63,11 @@ def first(asked: Shrunk, framework: Framework, dataset: Dataset) -> DagRun:
 
 @pytest.fixture(scope="module")
 def again(asked: Shrunk, framework: Framework, first: DagRun) -> DagRun:
+    """The same once more, after somebody else has published a later version."""
+    later = Path(first.published[0]).with_name("9999999999")
+    later.mkdir()
     result = run_local(asked(), asked().output / "pipelines" / framework)
+    later.rmdir()
     return DagRun(asked(), result, published(asked(), framework), [])
 
 
@@ -142,6 +146,11 @@ def test_what_has_not_changed_comes_from_the_cache(first: DagRun, again: DagRun)
 
 def test_a_cached_run_publishes_nothing_new(first: DagRun, again: DagRun) -> None:
     assert again.published == first.published
+
+
+def test_a_cached_run_names_the_version_it_published_not_a_later_one(
+    first: DagRun, again: DagRun
+) -> None:
     assert again.result.pushed_to == first.result.pushed_to
 
 

@@ -235,6 +235,10 @@ WRONG = {
         ("ingest", "--set", "data.splits.train=0.9"),
         ["quickstart.yaml: data.splits: ", "must be 1, not 1.1"],
     ),
+    "a store that MLflow no longer writes": (
+        ("compare", "--set", "tracking.uri=./mlruns"),
+        ["quickstart.yaml: tracking.uri: ", "sqlite:///", "./mlruns"],
+    ),
     "an override without a value": (
         ("ingest", "--set", "training.steps"),
         ["--set training.steps: must read section.field=value"],

@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return met
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+@pytest.mark.parametrize("sent", [signal.SIGTERM], ids=lambda sent: sent.name)
 def test_the_studys_runs_are_served_until_a_signal_ends_every_process(
     tmp_path: Path, quickstart: Config, port: int, sent: signal.Signals
 ) -> None:
