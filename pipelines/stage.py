@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from pipelines.errors import TandemError
@@ -9,7 +10,7 @@ from pipelines.errors import TandemError
 __all__ = ["DEBUG_VARIABLE", "run_stage"]
 
 DEBUG_VARIABLE = "TANDEM_DEBUG"
-"""Set, it lets tracebacks of expected errors through (``tandem --debug`` sets it)."""
+"""Set, it shows tracebacks before the line (``tandem --debug`` sets it)."""
 
 
 def run_stage(program: Callable[[], object]) -> None:
@@ -18,6 +19,6 @@ def run_stage(program: Callable[[], object]) -> None:
         program()
     except TandemError as error:
         if os.environ.get(DEBUG_VARIABLE):
-            raise
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

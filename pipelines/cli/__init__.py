@@ -1,9 +1,11 @@
 """The ``tandem`` command."""
 
+import os
 import signal
+import sys
 from types import FrameType
 
-from pipelines.stage import run_stage
+from pipelines.stage import DEBUG_VARIABLE, run_stage
 
 __all__ = ["main"]
 
@@ -13,7 +15,14 @@ def main() -> None:
     from pipelines.cli.commands import app
 
     signal.signal(signal.SIGTERM, _as_interrupt)
-    run_stage(app)
+    try:
+        run_stage(app)
+    except Exception as error:  # a defect of Tandem's, or of what it uses
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"error: unexpected {said} (`tandem --debug` shows where)", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:

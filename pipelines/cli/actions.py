@@ -115,7 +115,7 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
 
         cells = len(list(plan(config)))
         run_ids = run_study(config, dataset, study_id, _StudyProgress(task, cells))
-        task.outcome = f"{cells} cells, {config.study.repeats} repeats each"
+        task.outcome = f"{cells} cells, {config.study.repeats} of each kind"
     return run_ids
 
 

@@ -37,9 +37,12 @@ def test_with_the_debug_variable_an_expected_error_keeps_its_traceback(
     def program() -> None:
         raise InputError("small.yaml: name: required")
 
-    with pytest.raises(InputError, match="name: required"):
+    with pytest.raises(SystemExit) as ended:
         run_stage(program)
-    assert capsys.readouterr().err == ""
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "Traceback (most recent call last):"
+    assert said[-1] == "error: small.yaml: name: required"
 
 
 def test_an_unexpected_error_is_never_hidden() -> None:

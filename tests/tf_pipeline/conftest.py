@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,17 @@ from tf_pipeline.transform import fit_transform, load_transform
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("training.steps=12", "training.warmup_steps=2", "training.batch_size_per_worker=16")
+
+FROM_THE_LAUNCHER = ("RANK", "WORLD_SIZE", "TF_CONFIG", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_launcher_around_shared_runs() -> Iterator[None]:
+    """Runs that several tests share begin before any test's own environment is cleared."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in FROM_THE_LAUNCHER:
+            patch.delenv(variable, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

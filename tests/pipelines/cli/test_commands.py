@@ -333,10 +333,9 @@ def test_debug_shows_where_an_error_came_from(tandem: Tandem, tmp_path: Path) ->
     plain, debug = tandem(*arguments), tandem("--debug", *arguments)
 
     assert "Traceback" not in plain.stderr
-    assert debug.returncode != 0
+    assert debug.returncode == plain.returncode == 2
     assert debug.stderr.startswith("Traceback (most recent call last):\n")
-    last = debug.stderr.splitlines()[-1]
-    assert last == f"pipelines.errors.InputError: {error_of(plain).removeprefix('error: ')}"
+    assert debug.stderr.splitlines()[-1] == error_of(plain)
 
 
 @pytest.mark.parametrize("name", ["ingest", "pipeline torch", "train tf", "study", "run"])
@@ -592,3 +591,13 @@ def test_a_stopped_command_ends_its_workers_and_marks_the_run(
     assert "Traceback" not in err
     assert not worker.is_running()
     assert [run.status for run in read_runs(quickstart)] == ["KILLED"]
+
+
+def test_a_defect_is_one_line_too(tandem: Tandem, tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file where a folder should be made")
+
+    done = tandem("ingest", *CONFIG, "--set", "output=occupied")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: unexpected ")
+    assert "Traceback" not in done.stderr
