@@ -143,7 +143,7 @@ def test_unreachable_index_says_what_to_do(clone: Clone) -> None:
 def test_unreachable_index_stops_the_bootstrap_of_uv(clone: Clone) -> None:
     (clone.commands / "uv").unlink()
     # Port 9 is the discard service: nothing listens there.
-    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/index", "PIP_CONFIG_FILE": os.devnull}
     result = clone.run("tf", **nowhere)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("The package index could not be reached")
@@ -155,11 +155,11 @@ def test_pip_settings_reach_uv(clone: Clone) -> None:
     clone.command("uv", FAKE_UV + 'echo "$UV_FIND_LINKS $UV_DEFAULT_INDEX" >>"$CALLS"\n')
     settings = clone.root / "pip.conf"
     settings.write_text(
-        "[global]\nindex-url = http://mirror.test/simple\n"
+        "[global]\nindex-url = http://mirror.test/index\n"
         f"find-links =\n    {wheels}\n    {clone.root}/missing\n"
     )
     assert clone.run("tf", PIP_CONFIG_FILE=str(settings)).returncode == 0
-    assert f"{wheels} http://mirror.test/simple" in clone.uv_calls()
+    assert f"{wheels} http://mirror.test/index" in clone.uv_calls()
 
 
 def pins(lock: str) -> dict[str, str]:
