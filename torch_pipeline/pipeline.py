@@ -62,7 +62,13 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> dsl.base_comp
         # gets right.
         blessing = cached(component(bless)(config=settings, metrics=evaluated.outputs["metrics"]))
         with dsl.If(blessing.output == "blessed"):
-            cached(component(push)(model=trained.outputs["model"], serving=environment.serving))
+            cached(
+                component(push)(
+                    model=trained.outputs["model"],
+                    serving=environment.serving,
+                    cache_key=environment.cache_key,
+                )
+            )
         return Outputs(metrics=evaluated.outputs["metrics"], blessing=blessing.output)
 
     return dag
@@ -150,8 +156,9 @@ def bless(config: dict, metrics: dsl.Input[dsl.Metrics]) -> str:
     return "blessed" if met else "not blessed"
 
 
-def push(model: dsl.Input[dsl.Model], serving: str) -> str:
-    """Publish the model under a version of its own; returns the folder."""
+def push(model: dsl.Input[dsl.Model], serving: str, cache_key: str) -> None:
+    """Publish the model under a version of its own, with a note of what made it."""
+    import json
     import shutil
     import time
     from pathlib import Path
@@ -159,5 +166,5 @@ def push(model: dsl.Input[dsl.Model], serving: str) -> str:
     published = Path(serving) / str(int(time.time()))
     temporary = published.with_name(f".{published.name}.writing")
     shutil.copytree(model.path, temporary)
+    (temporary / "provenance.json").write_text(json.dumps({"cache_key": cache_key}))
     temporary.rename(published)
-    return str(published)

@@ -1,5 +1,6 @@
 """Where the DAG runs: on this machine, or compiled for Kubeflow Pipelines."""
 
+import json
 import logging
 import re
 import time
@@ -39,7 +40,7 @@ def run_local(config: Config, output: Path) -> PipelineResult:
         cached=watch.cached,
         blessed=blessed,
         eval_accuracy=outputs["metrics"].metadata["eval_accuracy"],
-        pushed_to=str(max(Path(environment.serving).iterdir())) if blessed else None,
+        pushed_to=_published(environment) if blessed else None,
     )
     result.write(output)
     return result
@@ -52,6 +53,14 @@ def compile_kubeflow(config: Config, environment: DagEnvironment, output: Path) 
         build_pipeline(config, environment), str(output / "torch_pipeline.yaml")
     )
     return output / "torch_pipeline.yaml"
+
+
+def _published(environment: DagEnvironment) -> str | None:
+    """The version that this DAG published, now or when its cached push ran."""
+    for note in sorted(Path(environment.serving).glob("*/provenance.json"), reverse=True):
+        if json.loads(note.read_text())["cache_key"] == environment.cache_key:
+            return str(note.parent)
+    return None
 
 
 class _Watch(logging.Filter):
