@@ -105,7 +105,13 @@ def test_the_cache_key_changes_with_the_settings_of_a_step(
 
 @pytest.mark.parametrize(
     "override",
-    ["study.workers=[1]", "study.repeats=9", "name=other", "output=elsewhere", "tracking.uri=http://x:1"],
+    [
+        "study.workers=[1]",
+        "study.repeats=9",
+        "name=other",
+        "output=elsewhere",
+        "tracking.uri=http://x:1",
+    ],
 )
 def test_the_cache_key_ignores_settings_that_no_step_reads(
     load_quickstart: Callable[..., Config], override: str
