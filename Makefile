@@ -1,7 +1,8 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf lint format env env-torch env-tf lock clean clean-env
+.PHONY: help demo ui test test-torch test-tf bench lint format env env-torch env-tf env-bench lock
+.PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,6 +33,11 @@ test-torch: env ## Run the shared and the PyTorch tests
 test-tf: env ## Run the TensorFlow tests
 	.venv-tf/bin/python -m pytest tests/tf_pipeline $(ARGS)
 
+bench: env env-bench ## Measure the data path against others (quarter of an hour)
+	@for name in ingest_csv reader ingest_memory; do \
+		$(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; \
+	done
+
 lint: env-torch ## Check style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +57,9 @@ env-torch: ## Make .venv: PyTorch and the tooling
 env-tf: ## Make .venv-tf: TensorFlow and TFX
 	@infra/environments.sh tf
 
+env-bench: ## Make .venv-bench: the readers that make bench compares with
+	@infra/environments.sh bench
+
 lock: ## Pin the dependencies again (ARGS=--upgrade: newest versions)
 	infra/lock.sh $(ARGS)
 
@@ -58,4 +67,4 @@ clean: ## Remove what runs have written (out/)
 	@if [ -d out ]; then du -sh out | sed 's/^/Removing /'; rm -rf out; fi
 
 clean-env: ## Remove the environments and their tools
-	rm -rf .venv .venv-tf .tools
+	rm -rf .venv .venv-tf .venv-bench .tools

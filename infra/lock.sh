@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into infra/requirements/torch.txt and tf.txt. Existing pins are kept
-# where they still fit; with --upgrade all are chosen afresh. Needs uv only, no environment.
+# Resolves pyproject.toml into infra/requirements/torch.txt, tf.txt and bench.txt. Existing pins
+# are kept where they still fit; with --upgrade all are chosen afresh. Needs uv only, no environment.
 set -euo pipefail
 # shellcheck source=infra/uv.sh
 source "$(dirname "${BASH_SOURCE[0]}")/uv.sh"
@@ -41,7 +41,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 present_pins torch >"$work/torch.txt"
-compile "$work/torch.txt" --extra torch --extra kubeflow --extra dev
+compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask --extra dev
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv (core, torch, kubeflow, dev).
@@ -64,3 +64,13 @@ compile "$work/tf.txt" --extra tf --extra dev --override "$requirements/tf-overr
 HEADER
     neutral "$work/tf.txt"
 } >"$requirements/tf.txt"
+
+{ cat "$work/torch.txt" && present_pins bench; } >"$work/bench.txt"
+compile "$work/bench.txt" --extra bench
+{
+    cat <<'HEADER'
+# Made by `make lock`: the environment .venv-bench (core, bench), for benchmarks/ only.
+# PyTorch's build is left open, as in torch.txt.
+HEADER
+    neutral "$work/bench.txt"
+} >"$requirements/bench.txt"

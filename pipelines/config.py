@@ -16,7 +16,6 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.strategies import (
     FRAMEWORK_TITLES,
@@ -38,8 +38,6 @@ from pipelines.strategies import (
 __all__ = ["Config", "load_config", "parse_config"]
 
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _all_different(values: list[Any]) -> list[Any]:
@@ -57,14 +55,6 @@ def _not_a_folder(uri: str) -> str:
     return uri
 
 
-class Section(BaseModel):
-    """A part of the configuration: immutable, and closed to keys it does not know."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
 class WorkloadConfig(Section):
     """What is trained."""
 
@@ -74,34 +64,6 @@ class WorkloadConfig(Section):
     """The size of the model, by name."""
     thresholds: dict[str, float] = {}
     """Metric -> least value for which a model is blessed; overrides the workload's own."""
-
-
-class SplitsConfig(Section):
-    """Shares of the examples; they must add up to one."""
-
-    train: Share = 0.8
-    eval: Share = 0.2
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> Self:
-        if abs(self.train + self.eval - 1) > 1e-9:
-            raise ValueError(f"train + eval must be 1, not {self.train + self.eval:g}")
-        return self
-
-
-class DataConfig(Section):
-    """Where examples come from and how they reach the trainer."""
-
-    source: Literal["digits"] = "digits"
-    """``digits``: the 1,797 handwritten 8x8 images that scikit-learn carries."""
-    output: Path | None = None
-    """Folder of the ingested dataset; by default ``data`` under the config's ``output``."""
-    splits: SplitsConfig = SplitsConfig()
-    rows_per_shard: PositiveInt = 512
-    """Most examples in one Parquet shard."""
-    reader: Literal["shared", "native"] = "shared"
-    """``shared``: both frameworks consume Tandem's own batch stream, which isolates the trainer.
-    ``native``: tf.data over transformed TFRecords, DataLoader over transformed Parquet."""
 
 
 class OptimizerConfig(Section):

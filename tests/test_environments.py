@@ -78,7 +78,7 @@ def clone(tmp_path: Path) -> Clone:
 def test_wrong_usage_exits_2(clone: Clone, arguments: tuple[str, ...]) -> None:
     result = clone.run(*arguments)
     assert result.returncode == 2
-    assert result.stderr == "usage: infra/environments.sh torch|tf|all\n"
+    assert result.stderr == "usage: infra/environments.sh torch|tf|all|bench\n"
 
 
 @pytest.mark.parametrize("text", [None, "echo 'shim: not installed' >&2; exit 127"])
@@ -111,6 +111,13 @@ def test_complete_environment_is_left_alone(clone: Clone) -> None:
     result = clone.run("all")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert clone.uv_calls() == calls
+
+
+def test_all_leaves_out_what_only_benchmarks_need(clone: Clone) -> None:
+    assert clone.run("all").returncode == 0
+    assert not (clone.root / ".venv-bench").exists()
+    assert clone.run("bench").returncode == 0
+    assert (clone.root / ".venv-bench" / "tandem-stamp").exists()
 
 
 def test_changed_lock_remakes_its_environment_only(clone: Clone) -> None:
@@ -174,7 +181,7 @@ def direct_dependencies(*extras: str) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize("lock", ["torch", "tf"])
+@pytest.mark.parametrize("lock", ["torch", "tf", "bench"])
 def test_lock_names_versions_and_nothing_else(lock: str) -> None:
     text = (REQUIREMENTS / f"{lock}.txt").read_text()
     assert "://" not in text
@@ -184,7 +191,12 @@ def test_lock_names_versions_and_nothing_else(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("torch", ["torch", "kubeflow", "dev"]), ("tf", ["tf", "dev"])]
+    ("lock", "extras"),
+    [
+        ("torch", ["torch", "kubeflow", "cloud", "dask", "dev"]),
+        ("tf", ["tf", "dev"]),
+        ("bench", ["bench"]),
+    ],
 )
 def test_lock_pins_every_direct_dependency(lock: str, extras: list[str]) -> None:
     pinned = pins(lock)
@@ -194,8 +206,9 @@ def test_lock_pins_every_direct_dependency(lock: str, extras: list[str]) -> None
         assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
 
 
-def test_torch_lock_leaves_the_build_open() -> None:
-    assert not [name for name in pins("torch") if re.match("nvidia-|cuda-|triton", name)]
+@pytest.mark.parametrize("lock", ["torch", "bench"])
+def test_lock_leaves_pytorchs_build_open(lock: str) -> None:
+    assert not [name for name in pins(lock) if re.match("nvidia-|cuda-|triton", name)]
 
 
 def test_tf_lock_follows_the_overrides() -> None:

@@ -58,6 +58,12 @@ def files(folder: str) -> list[str]:
 
 FILES = sorted({*files(TF), *files(TORCH)})
 
+TF_TEST_FILES = {
+    "test_contract.py": "TFX enforces the contract as a schema of its own; kfp's step reads ours",
+    "test_tfrecord_source.py": "holds our reader of TFRecords to files that TensorFlow wrote",
+}
+"""Test files of one side only, each with its reason."""
+
 
 @cache
 def parse(package: str, file: str) -> ast.Module:
@@ -310,12 +316,12 @@ test_names.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_the_twins_tests_have_the_same_files() -> None:
-    assert files(f"tests/{TF}") == files(f"tests/{TORCH}")
+    assert set(files(f"tests/{TF}")) - set(TF_TEST_FILES) == set(files(f"tests/{TORCH}"))
     modules = {f"test_{file}" for file in files(TF) if not file.startswith("__")}
-    assert modules | {"test_main.py", "conftest.py"} == set(files(f"tests/{TF}"))
+    assert modules | {"test_main.py", "conftest.py"} == set(files(f"tests/{TORCH}"))
 
 
-@pytest.mark.parametrize("file", files(f"tests/{TF}"))
+@pytest.mark.parametrize("file", files(f"tests/{TORCH}"))
 def test_the_twins_tests_have_the_same_names_in_the_same_order(file: str) -> None:
     assert test_names(TF, file) == test_names(TORCH, file)
     assert test_names(TF, file) or file == "conftest.py"

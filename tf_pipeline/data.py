@@ -15,6 +15,7 @@ from pipelines.workloads import Vision
 __all__ = ["list_columns", "open_dataset"]
 
 _SHUFFLE_BUFFER_EXAMPLES = 10_000
+_EXAMPLE_TYPES = {"string": pa.binary(), "uint8": pa.int64()}
 
 
 def open_dataset(
@@ -40,17 +41,26 @@ def open_dataset(
 def list_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch as TFX's Arrow code takes it: every column a list, a scalar's of length one.
 
+    A missing value is a missing list, since TFX counts an empty one as present. ``tf.Example``
+    knows no other types than float32, int64 and bytes.
+
     Going through Arrow also keeps zeros: TFX's own Parquet reader builds each ``tf.Example`` from
     a dict and drops every scalar that is falsy, so that class 0 would arrive without its label.
     """
     columns = []
     for column in batch.columns:
         if pa.types.is_fixed_size_list(column.type):
-            columns.append(column.cast(pa.list_(column.type.value_type)))
+            offsets = np.arange(len(column) + 1) * column.type.list_size
+            values = column.flatten()
         else:
-            offsets = pa.array(np.arange(len(column) + 1, dtype=np.int32))
-            values = column.cast(pa.binary()) if pa.types.is_string(column.type) else column
-            columns.append(pa.ListArray.from_arrays(offsets, values))
+            offsets = np.append(0, column.is_valid().to_numpy(zero_copy_only=False).cumsum())
+            values = column.drop_null()
+        stored = _EXAMPLE_TYPES.get(str(values.type), values.type)
+        columns.append(
+            pa.ListArray.from_arrays(
+                pa.array(offsets.astype(np.int32)), values.cast(stored), mask=column.is_null()
+            )
+        )
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 

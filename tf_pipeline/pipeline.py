@@ -10,12 +10,19 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tfx import v1 as tfx
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.components.example_validator import executor as example_validator_executor
+from tfx.components.statistics_gen.stats_artifact_utils import load_statistics
 from tfx.dsl.components.base import executor_spec
+from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
+from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
+from tfx.utils.io_utils import SchemaReader
 from tfx_bsl.public.tfxio import RecordBatchToExamplesEncoder
 
 from pipelines.config import Config
 from pipelines.dag import DagEnvironment, Stage
+from pipelines.errors import InputError
+from pipelines.ingest.tf_metadata import ACCEPTED, SCHEMA_NAME
 from pipelines.workloads import get_workload
 from tf_pipeline.data import list_columns
 from tf_pipeline.evaluate import build_eval_config
@@ -25,8 +32,8 @@ __all__ = ["STAGE_OF", "ArrowParquetExecutor", "build_pipeline"]
 
 STAGE_OF: Mapping[str, Stage] = {
     "ExampleGen": "validate",
-    "StatisticsGen": "validate",
     "SchemaGen": "validate",
+    "StatisticsGen": "validate",
     "ExampleValidator": "validate",
     "Transform": "transform",
     "Trainer": "train",
@@ -34,6 +41,8 @@ STAGE_OF: Mapping[str, Stage] = {
     "Pusher": "push",
 }
 """Component -> the stage that both frameworks share."""
+
+_SPLITS = ("train", "eval")
 
 
 def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipeline:
@@ -44,27 +53,28 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
         input_config=tfx.proto.Input(
             splits=[
                 tfx.proto.Input.Split(name=split, pattern=f"split={split}/*.parquet")
-                for split in ("train", "eval")
+                for split in _SPLITS
             ]
         ),
         custom_config=_keyed(environment.cache_key),
         custom_executor_spec=executor_spec.BeamExecutorSpec(ArrowParquetExecutor),
     ).with_id("ExampleGen")
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples)
-    schema_gen = tfx.components.SchemaGen(
-        statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True
-    )
+    schema_gen = _read_contract(
+        examples=examples, file=f"{environment.dataset}/{SCHEMA_NAME}"
+    ).with_id("SchemaGen")
     schema = schema_gen.outputs["schema"]
-    example_validator = tfx.components.ExampleValidator(
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, schema=schema)
+    example_validator = _ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema
-    )
+    ).with_id("ExampleValidator")
     transform = tfx.components.Transform(
         examples=examples,
         schema=schema,
         preprocessing_fn="tf_pipeline.transform.preprocessing_fn",
         custom_config={**transform_config(workload), "cache_key": environment.cache_key},
     )
+    transform.add_upstream_node(example_validator)
     trainer = tfx.components.Trainer(
         run_fn="tf_pipeline.train.run_fn",
         examples=transform.outputs["transformed_examples"],
@@ -96,8 +106,8 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
         pipeline_root=environment.artifacts,
         components=[
             example_gen,
-            statistics_gen,
             schema_gen,
+            statistics_gen,
             example_validator,
             transform,
             trainer,
@@ -114,6 +124,54 @@ def _keyed(cache_key: str) -> example_gen_pb2.CustomConfig:
     config = example_gen_pb2.CustomConfig()
     config.custom_config.Pack(StringValue(value=cache_key))
     return config
+
+
+@tfx.dsl.components.component
+def _read_contract(
+    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
+    file: tfx.dsl.components.Parameter[str],
+    schema: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Schema],
+) -> None:
+    """The contract as ingestion wrote it, not one inferred; read anew with every new examples."""
+    fileio.copy(file, f"{schema.uri}/{SCHEMA_NAME}")
+
+
+class _RefusingExecutor(example_validator_executor.Executor):
+    """TFX's own merely notes anomalies; this one also compares the splits' labels, and fails."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[tfx.dsl.Artifact]],
+        output_dict: dict[str, list[tfx.dsl.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> ExecutorOutput:
+        # Importable only once TFX has been imported.
+        import tensorflow_data_validation as tfdv
+
+        output = super().Do(input_dict, output_dict, exec_properties)
+        (schema_artifact,), (statistics,) = input_dict["schema"], input_dict["statistics"]
+        schema = SchemaReader().read(f"{schema_artifact.uri}/{SCHEMA_NAME}")
+        train, held_out = (load_statistics(statistics, split).proto() for split in _SPLITS)
+        anomalies = {
+            "train": tfdv.validate_statistics(train, schema, serving_statistics=held_out),
+            "eval": tfdv.validate_statistics(held_out, schema),
+        }
+        accepted = {column.name for column in schema.feature if ACCEPTED in column.annotation.tag}
+        found = [
+            f"{split}: {column}: {' '.join(anomaly.description.split())}"
+            for split, of_split in anomalies.items()
+            for column, anomaly in sorted(
+                (anomaly.path.step[0], anomaly) for anomaly in of_split.anomaly_info.values()
+            )
+            if column not in accepted
+        ]
+        if found:
+            raise InputError(f"dataset has anomalies: {'; '.join(found)}")
+        return output
+
+
+class _ExampleValidator(tfx.components.ExampleValidator):
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(_RefusingExecutor)
 
 
 class ArrowParquetExecutor(BaseExampleGenExecutor):

@@ -13,6 +13,7 @@ from pipelines.environments import find_python
 from pipelines.hardware import available_cores
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
+from pipelines.ingest.manifest import MANIFEST_NAME
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 from pipelines.workloads import get_workload
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pipelines.compare import Report
 
 __all__ = ["compare", "ingest", "pipeline", "run_everything", "study", "train"]
+
+_MOST_TOLD = 10
 
 
 def run_everything(config: Config, narrator: Narrator) -> "Report":
@@ -29,7 +32,7 @@ def run_everything(config: Config, narrator: Narrator) -> "Report":
     started = time.perf_counter()
     _check(config, FRAMEWORKS)
     study_id = new_study_id()
-    ingest(config, narrator)
+    get_workload(config.workload).check_dataset(ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:
         pipeline(config, framework, narrator, study_id)
     study(config, study_id, narrator)
@@ -41,13 +44,18 @@ def run_everything(config: Config, narrator: Narrator) -> "Report":
 def ingest(config: Config, narrator: Narrator, *, force: bool = False) -> Dataset:
     """Make the dataset, or reuse it."""
     with narrator.task("ingest") as task:
-        dataset, reused = ingest_data(config, force=force)
-        get_workload(config.workload).check_dataset(dataset.manifest)
+
+        def on_progress(done: int, total: int) -> None:
+            task.update(f"{done}/{total} parts", done, total)
+
+        dataset, reused = ingest_data(config, force=force, on_progress=on_progress)
         manifest = dataset.manifest
         task.outcome = (
             f"{manifest.source['name']}, {manifest.rows('train'):,} + {manifest.rows('eval'):,} "
             f"examples, fingerprint {manifest.fingerprint[:12]}{', reused' if reused else ''}"
         )
+    _tell("anomaly", manifest.anomalies, len(manifest.anomalies), dataset, narrator)
+    _tell("left out", manifest.skipped, manifest.skipped_count, dataset, narrator)
     return dataset
 
 
@@ -56,7 +64,7 @@ def pipeline(
 ) -> PipelineResult:
     """Run a framework's DAG."""
     _check(config, [framework])
-    dataset, _ = ingest_data(config)
+    dataset = _dataset(config)
     with narrator.task(f"pipeline {framework}") as task:
         from pipelines.pipeline_run import run_pipeline
         from pipelines.tracking import new_study_id
@@ -82,7 +90,7 @@ def train(
 ) -> dict[str, float]:
     """One training run outside any study."""
     _check(config, [framework])
-    dataset, _ = ingest_data(config)
+    dataset = _dataset(config)
     with narrator.task(f"train {framework}") as task:
         from pipelines import tracking
         from pipelines.study import run_cell
@@ -103,7 +111,7 @@ def train(
 def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
     """Measure the matrix; returns the ids of the runs."""
     _check(config, FRAMEWORKS)
-    dataset, _ = ingest_data(config)
+    dataset = _dataset(config)
     needed, cores = max(config.study.workers) * config.study.threads_per_worker, available_cores()
     if needed > len(cores):
         narrator.say(
@@ -157,6 +165,20 @@ class _StudyProgress:
             done + step / steps,
             self._cells,
         )
+
+
+def _tell(what: str, lines: list[str], count: int, dataset: Dataset, narrator: Narrator) -> None:
+    for line in lines[:_MOST_TOLD]:
+        narrator.say(f"{what}: {line}")
+    if count > _MOST_TOLD:
+        narrator.say(f"{what}: {count - _MOST_TOLD:,} more, in {dataset.folder / MANIFEST_NAME}")
+
+
+def _dataset(config: Config) -> Dataset:
+    """The dataset that the workload is to be trained on, made if it is not there."""
+    dataset, _ = ingest_data(config)
+    get_workload(config.workload).check_dataset(dataset.manifest)
+    return dataset
 
 
 def _check(config: Config, frameworks: "list[Framework] | tuple[Framework, ...]") -> None:

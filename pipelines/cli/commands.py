@@ -64,6 +64,10 @@ def run(
 @app.command()
 def ingest(
     config: ConfigOption = DEFAULT_CONFIG,
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Where it runs: direct, dask, flink, spark, dataflow."),
+    ] = None,
     overrides: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Write the dataset anew.")] = False,
     as_json: JsonOption = False,
@@ -72,7 +76,10 @@ def ingest(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    dataset = actions.ingest(_load(config, overrides), Narrator(), force=force)
+    asked = list(overrides or [])
+    if runner is not None:
+        asked.append(f"data.runner.name={runner}")
+    dataset = actions.ingest(_load(config, asked), Narrator(), force=force)
     if as_json:
         typer.echo(dataset.manifest.model_dump_json(indent=2))
 

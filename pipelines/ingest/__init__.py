@@ -1,33 +1,75 @@
 """From raw data to Parquet shards that both frameworks can trust."""
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.ingest.cache import verify_once
 from pipelines.ingest.dataset import Dataset
+from pipelines.ingest.files import shown
 from pipelines.ingest.manifest import MANIFEST_NAME
 
 __all__ = ["Dataset", "ingest"]
 
 
-def ingest(config: Config, *, force: bool = False) -> tuple[Dataset, bool]:
+def ingest(
+    config: Config,
+    *,
+    force: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Dataset, bool]:
     """Make the configured dataset, or reuse it when source and settings are unchanged.
 
     Returns the dataset, its shards verified, and whether it was reused. ``force`` writes it anew.
+    ``on_progress`` is called with the fragments done and the fragments in all. A dataset whose
+    source is gone is reused: raw data may be deleted once it is ingested.
 
     Raises:
-        InputError: if the folder holds an altered dataset, or something else.
+        InputError: if the source cannot be read, or the folder holds an altered dataset, one
+            made from something else, or something that is no dataset.
     """
-    from pipelines.ingest.sources import read_source
-    from pipelines.ingest.writer import request_digest, write_dataset
-
     folder = config.dataset_dir
     if (folder / MANIFEST_NAME).exists() and not force:
         dataset = Dataset.open(folder)
-        if dataset.manifest.request != request_digest(config.data):
-            raise InputError(
-                f"{folder}: holds a dataset made with other settings; "
-                "name another data.output, or replace it with `tandem ingest --force`"
-            )
-        dataset.verify()
+        _refuse_another(config, dataset, folder)
+        verify_once(dataset)
         return dataset, True
-    write_dataset(read_source(config.data), config.data, folder)
+    from pipelines.ingest.sources import open_source
+
+    source = open_source(config.data)
+    # Beam takes a while to import: not for those who only read a dataset, or misspelt a column.
+    with _quiet_import():
+        from pipelines.ingest.write import write_dataset
+
+    write_dataset(source, config.data, folder, resume=not force, on_progress=on_progress)
     return Dataset.open(folder), False
+
+
+@contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Beam warns on import that Google's cloud libraries, which nothing here needs, are missing."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _refuse_another(config: Config, dataset: Dataset, folder: Path) -> None:
+    from pipelines.ingest.request import request_digest, source_version
+
+    mend = "name another data.output, or replace it with `tandem ingest --force`"
+    if dataset.manifest.request != request_digest(config.data):
+        raise InputError(f"{folder}: holds a dataset made with other settings; {mend}")
+    try:
+        version = source_version(config.data)
+    except InputError:
+        return
+    if dataset.manifest.source_version != version:
+        raise InputError(
+            f"{folder}: {shown(str(config.data.path))} has changed since this dataset was made of "
+            f"it; {mend}"
+        )

@@ -1,21 +1,18 @@
 """An ingested dataset on disk: opened by its manifest, its shards verified before they are read."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
+from pipelines.ingest.columns import Columns, to_numpy
 from pipelines.ingest.manifest import Manifest, Shard, Split, read_manifest
 
-__all__ = ["Columns", "Dataset"]
-
-Columns = dict[str, npt.NDArray[np.generic]]
-"""Column name -> array whose first axis is the example."""
+__all__ = ["Dataset"]
 
 
 @dataclass(frozen=True)
@@ -38,31 +35,33 @@ class Dataset:
         """The split's shards in order."""
         return [shard for shard in self.manifest.shards if shard.split == split]
 
-    def verify(self) -> None:
-        """Check every shard against its checksum.
+    def read(self, shard: Shard) -> pa.Table:
+        """One shard as stored.
 
         Raises:
-            InputError: naming the first shard that is missing or altered.
+            InputError: if it is missing or altered.
         """
-        for shard in self.manifest.shards:
-            self._read_verified(shard)
+        return pq.read_table(pa.BufferReader(self._read_verified(shard)))
+
+    def tables(self, split: Split) -> Iterator[pa.Table]:
+        """A split's shards one after the other, each verified."""
+        return (self.read(shard) for shard in self.shards(split))
 
     def table(self, split: Split) -> pa.Table:
         """All of a split as stored, its shards verified."""
-        return pa.concat_tables(
-            pq.read_table(pa.BufferReader(self._read_verified(shard)))
-            for shard in self.shards(split)
-        )
+        return pa.concat_tables(self.tables(split))
 
     def columns(self, split: Split) -> Columns:
         """All of a split in memory, its shards verified, each column in its feature's shape.
+
+        Missing numbers are NaN, which makes their integers floating-point numbers too.
 
         Raises:
             InputError: naming the first shard that is missing or altered.
         """
         table = self.table(split)
         return {
-            feature.name: _to_numpy(table.column(feature.name), feature.shape)
+            feature.name: to_numpy(table.column(feature.name), feature.shape)
             for feature in self.manifest.features
         }
 
@@ -81,11 +80,3 @@ class Dataset:
                 "manifest's); write the dataset anew with `tandem ingest --force`"
             )
         return content
-
-
-def _to_numpy(column: pa.ChunkedArray, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        flat = array.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat).reshape(len(array), *shape)
-    return np.asarray(array.to_numpy(zero_copy_only=False))

@@ -2,51 +2,27 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.errors import InputError
+from pipelines.ingest.schema import Feature, Record, Share
+from pipelines.ingest.statistics import ColumnStatistics
 
 __all__ = [
     "MANIFEST_NAME",
-    "ColumnStatistics",
-    "Feature",
     "Manifest",
     "Shard",
     "read_manifest",
 ]
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 
 Split = Literal["train", "eval"]
-
-
-class Record(BaseModel):
-    """A part of the manifest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Feature(Record):
-    """One column of the dataset."""
-
-    name: str
-    dtype: Literal["float32", "int64", "string"]
-    shape: tuple[int, ...] = ()
-    """Shape of one example's value; stored flattened, in row-major order."""
-
-
-class ColumnStatistics(Record):
-    """Statistics of one numeric column over the train split, all its elements together."""
-
-    mean: float
-    std: float
-    """Population standard deviation."""
-    min: float
-    max: float
 
 
 class Shard(Record):
@@ -69,16 +45,30 @@ class Manifest(Record):
     written.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     source: dict[str, str]
     """What the rows were read from, for people and for the reuse check."""
     request: str
-    """SHA-256 of the data section that asked for this dataset; equal means: reuse."""
+    """SHA-256 of the settings that decide the content; equal means: reuse."""
+    source_version: str
+    """SHA-256 over the source's files, their sizes and times; equal means: reuse."""
     split_shares: dict[Split, float]
     features: list[Feature]
-    label: str
-    classes: int
-    statistics: dict[str, ColumnStatistics]
+    """The columns with their contract: the schema that was asked for, or the one inferred."""
+    label: str | None
+    classes: int | None
+    """How many values the label has; None if it has no few."""
+    statistics: dict[Split, dict[str, ColumnStatistics]]
+    """Split -> column -> statistics."""
+    max_label_drift: Share | None = None
+    """Greatest difference that a label's share of the examples may have between the splits."""
+    anomalies: list[str] = []
+    """Where the data breaks the contract, one line each; ``validation: strict`` allows none."""
+    skipped: list[str] = []
+    """Examples left out because they could not be read, one line each; the first thousand."""
+    skipped_count: int = 0
+    files: dict[str, str] = {}
+    """What belongs to the dataset besides its shards (a tokenizer): name -> SHA-256."""
     shards: list[Shard]
     fingerprint: str
 
@@ -100,13 +90,18 @@ class Manifest(Record):
 
 
 def fingerprint(
-    features: list[Feature], label: str, split_shares: dict[Split, float], shards: list[Shard]
+    features: Sequence[Feature],
+    label: str | None,
+    split_shares: Mapping[Split, float],
+    files: Mapping[str, str],
+    shards: Sequence[Shard],
 ) -> str:
-    """SHA-256 over schema, split rule and the content of every shard."""
+    """SHA-256 over columns, split rule and the content of every shard."""
     content = {
-        "features": [feature.model_dump(mode="json") for feature in features],
+        "columns": [[feature.name, feature.dtype, feature.shape] for feature in features],
         "label": label,
-        "split_shares": split_shares,
+        "split_shares": dict(split_shares),
+        "files": dict(files),
         "shards": [[shard.path, shard.rows, shard.content_sha256] for shard in shards],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The batch stream that both frameworks can share.
 
-A global batch is a function of (seed, step) alone: the epochs' permutations are laid end to end,
-and step *k* takes the examples from ``k * global_batch_size`` on. Every example appears once per
+A global batch is a function of (seed, step) alone: the epochs' orders are laid end to end, and
+step *k* takes the examples from ``k * global_batch_size`` on. Every example appears once per
 epoch, no batch is short, and worker *r* of *n* takes its slice of each global batch, so neither
 the worker count nor a restart changes what a step trains on.
 """
@@ -13,8 +13,11 @@ import numpy.typing as npt
 
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.ingest.dataset import Columns, Dataset
+from pipelines.ingest.cache import mapped_columns
+from pipelines.ingest.columns import Columns
+from pipelines.ingest.dataset import Dataset
 from pipelines.ingest.manifest import Split
+from pipelines.ingest.order import EpochOrder
 from pipelines.worker import Worker
 from pipelines.workloads.base import Workload
 
@@ -22,6 +25,11 @@ __all__ = ["BatchStream", "SharedBatches", "sequential_batches"]
 
 Batch = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
 """Features (float32) and labels (int64), model-ready."""
+
+# One gather for the batches of several steps: small batches of many columns would otherwise
+# spend most of their time in calls.
+_GATHERED_ROWS = 16_384
+_GATHERED_BYTES = 1 << 23
 
 
 class SharedBatches:
@@ -32,21 +40,23 @@ class SharedBatches:
     """
 
     def __init__(self, config: Config, workload: Workload, split: Split, worker: Worker) -> None:
-        """Read and verify the split.
+        """Verify the split and map its columns.
 
         Raises:
             InputError: naming the first shard that is missing or altered.
         """
         dataset = Dataset.open(config.dataset_dir)
-        features, labels = workload.prepare(dataset.columns(split), dataset.manifest.statistics)
-        self._columns: Columns = {"features": features, "labels": labels}
+        self._columns = mapped_columns(dataset, split)
+        self._statistics = dataset.manifest.statistics["train"]
+        self._workload = workload
         self._config = config
         self._split = split
         self._worker = worker
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the first step on."""
-        return ((batch["features"], batch["labels"]) for batch in self._stream())
+        prepare, statistics = self._workload.prepare, self._statistics
+        return (prepare(batch, statistics) for batch in self._stream())
 
     def _stream(self) -> Iterator[Columns]:
         training = self._config.training
@@ -58,6 +68,7 @@ class SharedBatches:
             rank=self._worker.rank,
             workers=self._worker.workers,
             seed=training.seed,
+            shuffle_buffer=self._config.data.shuffle_buffer,
         ).batches()
 
 
@@ -65,9 +76,18 @@ class BatchStream:
     """An endless, shuffled stream of one worker's part of each global batch."""
 
     def __init__(
-        self, columns: Columns, *, global_batch_size: int, rank: int, workers: int, seed: int
+        self,
+        columns: Columns,
+        *,
+        global_batch_size: int,
+        rank: int,
+        workers: int,
+        seed: int,
+        shuffle_buffer: int,
     ) -> None:
         """Stream batches of ``global_batch_size / workers`` examples of a whole split.
+
+        ``shuffle_buffer``: how many examples are shuffled among each other.
 
         Raises:
             InputError: if the workers cannot share a global batch equally.
@@ -83,34 +103,50 @@ class BatchStream:
         self._batch_size = global_batch_size // workers
         self._rank = rank
         self._seed = seed
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._shuffle_buffer = shuffle_buffer
+        self._orders: dict[int, EpochOrder] = {}
 
     def batch(self, step: int) -> Columns:
         """This worker's examples of the global batch of a step, counted from 0."""
-        first = step * self._global_batch_size + self._rank * self._batch_size
-        rows = self._rows_at(first, first + self._batch_size)
-        return {name: values[rows] for name, values in self._columns.items()}
+        return next(self._gathered(step, 1))
 
     def batches(self, start_step: int = 0) -> Iterator[Columns]:
         """The batches from a step on, without end."""
+        row_bytes = sum(values[:1].nbytes for values in self._columns.values())
+        rows = min(_GATHERED_ROWS, _GATHERED_BYTES // max(row_bytes, 1), self._rows)
+        steps = max(1, rows // self._batch_size)
         step = start_step
         while True:
-            yield self.batch(step)
-            step += 1
+            yield from self._gathered(step, steps)
+            step += steps
+
+    def _gathered(self, step: int, steps: int) -> Iterator[Columns]:
+        size = self._batch_size
+        first = step * self._global_batch_size
+        positions = self._rows_at(first, first + steps * self._global_batch_size)
+        mine = positions.reshape(steps, -1)[:, self._rank * size : (self._rank + 1) * size].ravel()
+        gathered = {name: values[mine] for name, values in self._columns.items()}
+        for start in range(0, steps * size, size):
+            yield {name: values[start : start + size] for name, values in gathered.items()}
 
     def _rows_at(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Row numbers at positions [start, stop) of the concatenated epochs."""
-        first_epoch, last_epoch = start // self._rows, (stop - 1) // self._rows
-        orders = [self._order(epoch) for epoch in range(first_epoch, last_epoch + 1)]
-        offset = first_epoch * self._rows
-        return np.concatenate(orders)[start - offset : stop - offset]
+        parts = []
+        while start < stop:
+            epoch, offset = divmod(start, self._rows)
+            taken = min(stop - start, self._rows - offset)
+            parts.append(self._order(epoch).rows_at(offset, offset + taken))
+            start += taken
+        return np.concatenate(parts)
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _order(self, epoch: int) -> EpochOrder:
         if epoch not in self._orders:
             self._orders = {
                 known: self._orders[known] for known in self._orders if known >= epoch - 1
             }
-            self._orders[epoch] = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
+            self._orders[epoch] = EpochOrder(
+                self._rows, seed=self._seed, epoch=epoch, buffer_rows=self._shuffle_buffer
+            )
         return self._orders[epoch]
 
 

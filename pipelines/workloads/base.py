@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.ingest.dataset import Columns
-from pipelines.ingest.manifest import ColumnStatistics, Manifest
+from pipelines.ingest.columns import Columns
+from pipelines.ingest.manifest import Manifest
+from pipelines.ingest.statistics import ColumnStatistics
 
 __all__ = ["Weights", "Workload"]
 

@@ -48,7 +48,7 @@ def test_a_name_is_all_that_a_config_must_give(write_config: WriteConfig) -> Non
     assert (config.data.source, config.data.reader, config.data.rows_per_shard) == (
         "digits",
         "shared",
-        512,
+        262_144,
     )
     assert (config.data.splits.train, config.data.splits.eval) == (0.8, 0.2)
     assert (config.training.steps, config.training.warmup_steps) == (200, 20)
@@ -162,7 +162,13 @@ def test_a_malformed_override_is_named_in_the_error(
             "unable to parse string as an integer, not 'many'",
         ),
         ("study.workers=[1, 0]", "study.workers.1: input should be greater than 0, not 0"),
-        ("data.source=cifar", "data.source: input should be 'digits', not 'cifar'"),
+        (
+            "data.source=cifar",
+            "data.source: input should be 'digits', 'synthetic', 'csv', 'parquet', 'tfrecord', "
+            "'images' or 'text', not 'cifar'",
+        ),
+        ("data.source=csv", "data: source 'csv' needs a path: a file, glob or URL"),
+        ("data.path=a.csv", "data: source 'digits' reads no files; leave path out"),
         ("name=null", "name: input should be a valid string, not None"),
         (
             "training.steps=20",

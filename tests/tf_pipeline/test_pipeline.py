@@ -17,8 +17,8 @@ from tf_pipeline.runners import run_local
 
 COMPONENTS = [
     "ExampleGen",
-    "StatisticsGen",
     "SchemaGen",
+    "StatisticsGen",
     "ExampleValidator",
     "Transform",
     "Trainer",

@@ -56,7 +56,7 @@ def stored(dataset: Dataset) -> Callable[[Split], list[Example]]:
 @pytest.fixture
 def as_stored(dataset: Dataset) -> Callable[[Batch], list[Example]]:
     """Standardised examples, back in pixels, with their labels."""
-    fitted = dataset.manifest.statistics["image"]
+    fitted = dataset.manifest.statistics["train"]["image"]
 
     def restore(batch: Batch) -> list[Example]:
         pixels = batch[0] * fitted.std + fitted.mean

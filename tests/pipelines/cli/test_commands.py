@@ -16,6 +16,7 @@ from pipelines.cli import main
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset
+from pipelines.ingest.cache import verify_once
 from pipelines.ingest.manifest import read_manifest
 from pipelines.strategies import FRAMEWORK_TITLES, STRATEGIES
 from pipelines.tracking import prepare_store, read_runs
@@ -196,9 +197,10 @@ def test_ingest_writes_a_dataset_then_reuses_it_then_writes_it_anew(
     for done in (first, second, third):
         assert done.returncode == 0
         assert done.stdout == ""
-        assert f"digits, 1,440 + 357 examples, fingerprint {fingerprint[:12]}" in done.stderr
+        assert f"digits, 1,435 + 362 examples, fingerprint {fingerprint[:12]}" in done.stderr
     assert ["reused" in done.stderr for done in (first, second, third)] == [False, True, False]
-    assert kept == written
+    assert written.items() <= kept.items()
+    assert all("/.cache/" in name for name in kept.keys() - written.keys())
     assert set(files_in(tmp_path)) == set(written)
     assert files_in(tmp_path)["out/data/manifest.json"] > written["out/data/manifest.json"]
 
@@ -350,7 +352,7 @@ def test_a_harmed_shard_is_named_and_nothing_is_made_of_it(
 ) -> None:
     for framework in ("TF", "TORCH"):
         monkeypatch.setenv(f"TANDEM_{framework}_PYTHON", sys.executable)
-    shard = digits.folder / digits.shards("train")[1].path
+    shard = digits.folder / digits.shards("train")[0].path
     alter(shard) if harm == "altered" else shard.unlink()
     before = files_in(tmp_path)
 
@@ -369,7 +371,7 @@ def test_force_mends_an_altered_dataset(tandem: Tandem, digits: Dataset) -> None
 
     assert done.returncode == 0
     mended = Dataset.open(digits.folder)
-    mended.verify()
+    verify_once(mended)
     assert mended.manifest == digits.manifest
 
 

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset
+from pipelines.ingest.order import EpochOrder
 from pipelines.ingest.reader import BatchStream, SharedBatches, sequential_batches
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
@@ -16,6 +18,8 @@ from pipelines.workloads import get_workload
 WORKERS = st.sampled_from([1, 2, 3, 4, 8])
 ROWS = st.integers(1, 60)
 SEEDS = st.integers(0, 2**31)
+BUFFERS = st.integers(1, 80)
+"""Smaller and larger than the rows: shuffled in blocks, and as a whole."""
 FAST = settings(deadline=None, max_examples=60)
 
 
@@ -24,9 +28,16 @@ def numbered(rows: int) -> dict[str, np.ndarray]:
     return {"row": np.arange(rows), "pair": np.arange(2 * rows).reshape(rows, 2)}
 
 
-def stream(rows: int, batch: int, rank: int = 0, workers: int = 1, seed: int = 0) -> BatchStream:
+def stream(
+    rows: int, batch: int, rank: int = 0, workers: int = 1, seed: int = 0, buffer: int = 1_000
+) -> BatchStream:
     return BatchStream(
-        numbered(rows), global_batch_size=batch, rank=rank, workers=workers, seed=seed
+        numbered(rows),
+        global_batch_size=batch,
+        rank=rank,
+        workers=workers,
+        seed=seed,
+        shuffle_buffer=buffer,
     )
 
 
@@ -35,13 +46,15 @@ def rows_of(batches: BatchStream, steps: int) -> list[int]:
 
 
 @FAST
-@given(ROWS, st.integers(1, 10), WORKERS, st.integers(0, 30), SEEDS)
+@given(ROWS, st.integers(1, 10), WORKERS, st.integers(0, 30), SEEDS, BUFFERS)
 def test_workers_slices_in_rank_order_are_one_workers_global_batch(
-    rows: int, batch_per_worker: int, workers: int, step: int, seed: int
+    rows: int, batch_per_worker: int, workers: int, step: int, seed: int, buffer: int
 ) -> None:
     batch = batch_per_worker * workers
-    slices = [stream(rows, batch, rank, workers, seed).batch(step) for rank in range(workers)]
-    whole = stream(rows, batch, seed=seed).batch(step)
+    slices = [
+        stream(rows, batch, rank, workers, seed, buffer).batch(step) for rank in range(workers)
+    ]
+    whole = stream(rows, batch, seed=seed, buffer=buffer).batch(step)
 
     assert {len(part["row"]) for part in slices} == {batch_per_worker}
     for column in ("row", "pair"):
@@ -50,13 +63,13 @@ def test_workers_slices_in_rank_order_are_one_workers_global_batch(
 
 
 @FAST
-@given(ROWS, st.integers(1, 100), st.integers(1, 3), SEEDS)
+@given(ROWS, st.integers(1, 100), st.integers(1, 3), SEEDS, BUFFERS)
 def test_every_example_appears_exactly_once_per_epoch(
-    rows: int, batch: int, epochs: int, seed: int
+    rows: int, batch: int, epochs: int, seed: int, buffer: int
 ) -> None:
     steps = -(-rows * epochs // batch)
 
-    seen = rows_of(stream(rows, batch, seed=seed), steps)
+    seen = rows_of(stream(rows, batch, seed=seed, buffer=buffer), steps)
 
     for epoch in range(epochs):
         assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
@@ -72,16 +85,48 @@ def test_columns_of_an_example_stay_together(rows: int, batch: int, step: int) -
 
 
 @FAST
-@given(ROWS, st.integers(1, 20), WORKERS, st.integers(0, 40), SEEDS)
+@given(ROWS, st.integers(1, 20), WORKERS, st.integers(0, 40), SEEDS, BUFFERS)
 def test_a_restart_goes_on_where_the_stream_would_have_been(
-    rows: int, batch_per_worker: int, workers: int, start: int, seed: int
+    rows: int, batch_per_worker: int, workers: int, start: int, seed: int, buffer: int
 ) -> None:
     batch, rank = batch_per_worker * workers, workers - 1
-    skipped = itertools.islice(stream(rows, batch, rank, workers, seed).batches(), start, start + 4)
-    restarted = stream(rows, batch, rank, workers, seed).batches(start_step=start)
+    unbroken = stream(rows, batch, rank, workers, seed, buffer).batches()
+    skipped = itertools.islice(unbroken, start, start + 4)
+    restarted = stream(rows, batch, rank, workers, seed, buffer).batches(start_step=start)
 
     for expected, found in zip(skipped, restarted, strict=False):
         np.testing.assert_array_equal(found["row"], expected["row"])
+
+
+@FAST
+@given(ROWS, st.integers(1, 20), WORKERS, SEEDS, BUFFERS)
+def test_the_stream_of_batches_is_the_batches_step_by_step(
+    rows: int, batch_per_worker: int, workers: int, seed: int, buffer: int
+) -> None:
+    asked = stream(rows, batch_per_worker * workers, workers - 1, workers, seed, buffer)
+
+    for step, found in enumerate(itertools.islice(asked.batches(), 30)):
+        np.testing.assert_array_equal(found["row"], asked.batch(step)["row"])
+
+
+@FAST
+@given(st.integers(20, 60), SEEDS)
+def test_a_bounded_buffer_still_mixes_distant_rows(rows: int, seed: int) -> None:
+    # A buffer of a quarter: without blocks its rows would all come from one quarter of the data.
+    first = rows_of(stream(rows, rows // 4, seed=seed, buffer=rows // 4), 1)
+
+    assert max(first) - min(first) > rows // 4
+
+
+def test_only_a_buffers_worth_of_order_is_worked_out_at_a_time() -> None:
+    order = EpochOrder(10_000_000, seed=0, epoch=0, buffer_rows=4_096)
+
+    tracemalloc.start()
+    order.rows_at(5_000_000, 5_001_000)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 20 * 4_096 * 8
 
 
 @FAST

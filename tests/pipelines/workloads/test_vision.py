@@ -247,7 +247,7 @@ def test_a_threshold_for_an_unknown_metric_is_refused_with_those_there_are() -> 
 
 
 def test_preparing_standardises_the_train_split(digits: Dataset) -> None:
-    features, labels = TINY.prepare(digits.columns("train"), digits.manifest.statistics)
+    features, labels = TINY.prepare(digits.columns("train"), digits.manifest.statistics["train"])
 
     assert (features.dtype, labels.dtype) == (np.float32, np.int64)
     assert features.shape == (digits.manifest.rows("train"), 8, 8, 1)
@@ -257,9 +257,9 @@ def test_preparing_standardises_the_train_split(digits: Dataset) -> None:
 
 
 def test_preparing_uses_the_train_splits_statistics_for_every_split(digits: Dataset) -> None:
-    columns, fitted = digits.columns("eval"), digits.manifest.statistics["image"]
+    columns, fitted = digits.columns("eval"), digits.manifest.statistics["train"]["image"]
 
-    features, _ = TINY.prepare(columns, digits.manifest.statistics)
+    features, _ = TINY.prepare(columns, digits.manifest.statistics["train"])
 
     np.testing.assert_allclose(features * fitted.std + fitted.mean, columns["image"], atol=1e-5)
     assert abs(features.mean()) > 1e-5
