@@ -244,7 +244,7 @@ def test_an_altered_shard_fails_the_run_and_is_named(
     framework: Framework, load_shrunk: Shrunk, dataset: Dataset, tmp_path: Path
 ) -> None:
     altered = Dataset.open(shutil.copytree(dataset.folder, tmp_path / "altered"))
-    shard = altered.folder / altered.shards("train")[1].path
+    shard = altered.folder / altered.shards("train")[0].path
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     config = load_shrunk(f"output={tmp_path / 'out'}", f"data.output={altered.folder}")
 

@@ -22,7 +22,7 @@ def expected(
     reference_losses: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Expected:
     """What the initial network of seed 3 scores on the eval split."""
-    images, labels = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics)
+    images, labels = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
     logits = reference_logits(workload, 3, images)
     return {
         "eval_loss": float(reference_losses(logits, labels).mean()),

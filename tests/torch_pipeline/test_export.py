@@ -46,7 +46,7 @@ def expected(
     reference_logits: Callable[[Vision, int, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """The reference network's probabilities on the eval split."""
-    images, _ = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics)
+    images, _ = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
     odds = np.exp(reference_logits(workload, 3, images))
     return odds / odds.sum(axis=1, keepdims=True)
 
