@@ -39,9 +39,11 @@ class EpochOrder:
         """The row numbers at positions [start, stop) of the epoch."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        found = np.concatenate([self._buffer(number) for number in range(first, last)])
-        offset = int(self._starts[first])
-        return found[start - offset : stop - offset]
+        parts = []
+        for number in range(first, last):
+            offset = int(self._starts[number])
+            parts.append(self._buffer(number)[max(start - offset, 0) : stop - offset])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _buffer(self, number: int) -> Rows:
         if number not in self._known:

@@ -109,13 +109,13 @@ def test_the_stream_of_batches_is_the_batches_step_by_step(
         np.testing.assert_array_equal(found["row"], asked.batch(step)["row"])
 
 
-@FAST
-@given(st.integers(20, 60), SEEDS)
-def test_a_bounded_buffer_still_mixes_distant_rows(rows: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bounded_buffer_still_mixes_distant_rows(seed: int) -> None:
     # A buffer of a quarter: without blocks its rows would all come from one quarter of the data.
-    first = rows_of(stream(rows, rows // 4, seed=seed, buffer=rows // 4), 1)
+    first = rows_of(stream(4_096, 1_024, seed=seed, buffer=1_024), 1)
 
-    assert max(first) - min(first) > rows // 4
+    per_quarter = np.bincount(np.array(first) // 1_024, minlength=4)
+    assert per_quarter.min() > 128  # of 256 expected, with a standard deviation of some 24
 
 
 def test_only_a_buffers_worth_of_order_is_worked_out_at_a_time() -> None:

@@ -1,0 +1,1 @@
+"""How fast Tandem's data path is, beside others', in one run on one machine: ``make bench``."""
