@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf bench lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-bench bench lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -28,10 +28,13 @@ test: env ## Run all tests, each in its environment
 	exit $$failed
 
 test-torch: env ## Run the shared and the PyTorch tests
-	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline -m "not bench" $(ARGS)
 
 test-tf: env ## Run the TensorFlow tests
 	.venv-tf/bin/python -m pytest tests/tf_pipeline $(ARGS)
+
+test-bench: env env-bench ## Run every benchmark on a few thousand rows
+	$(BIN)/python -m pytest tests/test_benchmarks.py -m bench $(ARGS)
 
 bench: env env-bench ## Measure the data path against others (quarter of an hour)
 	@for name in ingest_csv reader ingest_memory; do \

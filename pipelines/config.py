@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
+from pipelines.secrets import shown
 from pipelines.strategies import (
     FRAMEWORK_TITLES,
     SINGLE_WORKER_STRATEGIES,
@@ -198,8 +199,14 @@ class Config(Section):
         return path
 
     def without_secrets(self) -> dict[str, Any]:
-        """The configuration as plain values, less where it is tracked."""
-        return self.model_dump(mode="json", exclude={"tracking"})
+        """The configuration as plain values, less where it is tracked and any URL's credentials."""
+        values = self.model_dump(mode="json", exclude={"tracking"})
+        data = values["data"]
+        if data["path"] is not None:
+            paths = data["path"]
+            data["path"] = shown(paths) if isinstance(paths, str) else [*map(shown, paths)]
+        data["runner"]["options"] = [*map(shown, data["runner"]["options"])]
+        return values
 
     @model_validator(mode="after")
     def _strategies_can_scale(self) -> Self:

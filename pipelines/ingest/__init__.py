@@ -9,8 +9,8 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest.cache import verify_once
 from pipelines.ingest.dataset import Dataset
-from pipelines.ingest.files import shown
 from pipelines.ingest.manifest import MANIFEST_NAME
+from pipelines.secrets import shown
 
 __all__ = ["Dataset", "ingest"]
 

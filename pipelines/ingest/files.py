@@ -18,8 +18,9 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.core import url_to_fs
 
 from pipelines.errors import InputError
+from pipelines.secrets import shown
 
-__all__ = ["SourceFile", "find_files", "open_file", "read_range", "shown"]
+__all__ = ["SourceFile", "find_files", "open_file", "read_range"]
 
 _VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "updated", "created")
 _ANSWERS_WITHIN = 20.0
@@ -31,8 +32,6 @@ _CLOUD_PROTOCOLS = ("s3", "s3a", "gs", "gcs")
 _DEFECTS = (AssertionError, AttributeError, NameError, TypeError)
 """Of this program, not of the file."""
 _WILDCARD = re.compile(r"[*?[]")
-_USER_INFO = re.compile(r"(\w://)[^/\s@]*@")
-_QUERY = re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\")]*")
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ def find_files(
     files = [found[url] for url in sorted(found)]
     _check(files, may_be_empty)
     return files
-
-
-def shown(url: str) -> str:
-    """A URL, or a text that holds some, as people may see it: no user, password or signature."""
-    return _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", url))
 
 
 def _check(files: list[SourceFile], may_be_empty: bool) -> None:

@@ -4,9 +4,10 @@ import hashlib
 import json
 
 from pipelines.data_config import DataConfig
-from pipelines.ingest.files import find_files, shown
+from pipelines.ingest.files import find_files
 from pipelines.ingest.schema import read_schema
 from pipelines.ingest.sources.synthetic import GENERATOR_VERSION
+from pipelines.secrets import shown
 
 __all__ = ["request_digest", "source_version"]
 

@@ -372,3 +372,18 @@ def test_a_dump_states_every_field_also_those_left_to_default(tmp_path: Path) ->
         "learning_rate": 0.001,
         "weight_decay": 0.01,
     }
+
+
+def test_what_is_written_down_holds_no_credentials_of_a_source(tmp_path: Path) -> None:
+    path = tmp_path / "secret.yaml"
+    path.write_text(
+        "name: s\ndata:\n  source: csv\n  path: [https://me:word@host/a.csv?sig=word, b.csv]\n"
+        "  runner: {name: dask, options: ['--dask_client_address=tls://me:word@host:1']}\n"
+    )
+    config = load_config(path)
+
+    assert config.data.path == ["https://me:word@host/a.csv?sig=word", "b.csv"]
+    assert "word" not in config.dump(tmp_path / "dumped.yaml").read_text()
+    written = config.without_secrets()["data"]
+    assert written["path"] == ["https://host/a.csv", "b.csv"]
+    assert written["runner"]["options"] == ["--dask_client_address=tls://host:1"]

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from pipelines.data_config import ColumnType, DataConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, shown
+from pipelines.ingest.files import SourceFile
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.base import ID
+from pipelines.secrets import shown
 
 __all__ = [
     "check_columns",

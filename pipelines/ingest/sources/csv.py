@@ -8,7 +8,7 @@ import pyarrow.csv as pc
 
 from pipelines.data_config import ColumnType, DataConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, find_files, shown
+from pipelines.ingest.files import SourceFile, find_files
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.base import ID, Fragment, Skip, Source
 from pipelines.ingest.sources.columns import (
@@ -28,6 +28,7 @@ from pipelines.ingest.sources.csv_text import (
     pieces_of,
     read_names,
 )
+from pipelines.secrets import shown
 
 __all__ = ["Csv"]
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, shown
+from pipelines.ingest.files import SourceFile
 from pipelines.ingest.sources.columns import first_failing
 from pipelines.ingest.sources.csv_text import Layout, open_text
+from pipelines.secrets import shown
 
 __all__ = ["find_fault"]
 

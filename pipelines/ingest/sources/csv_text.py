@@ -13,7 +13,8 @@ import pyarrow.csv as pc
 
 from pipelines.data_config import CsvConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, open_file, shown
+from pipelines.ingest.files import SourceFile, open_file
+from pipelines.secrets import shown
 
 __all__ = ["Layout", "is_compressed", "open_text", "pieces_of", "read_names"]
 

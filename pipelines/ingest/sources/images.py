@@ -15,9 +15,10 @@ from pyarrow import csv
 
 from pipelines.data_config import DataConfig, ImagesConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import find_files, open_file, shown
+from pipelines.ingest.files import find_files, open_file
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.base import Fragment, Skip, Source
+from pipelines.secrets import shown
 
 __all__ = ["Images"]
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines.data_config import DataConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, find_files, open_file, shown
+from pipelines.ingest.files import SourceFile, find_files, open_file
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.base import ID, Fragment, Skip, Source
 from pipelines.ingest.sources.columns import (
@@ -23,6 +23,7 @@ from pipelines.ingest.sources.columns import (
     scalar_type,
 )
 from pipelines.ingest.sources.lists import fixed_size, is_list, list_type
+from pipelines.secrets import shown
 
 __all__ = ["Parquet"]
 

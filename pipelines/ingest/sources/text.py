@@ -10,10 +10,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.data_config import DataConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import SourceFile, find_files, read_range, shown
+from pipelines.ingest.files import SourceFile, find_files, read_range
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.base import Fragment, Skip, Source
 from pipelines.ingest.sources.tokenizer import Bpe, Bytes, TextTokenizer
+from pipelines.secrets import shown
 
 __all__ = ["Text"]
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from pipelines.data_config import ColumnType
 from pipelines.errors import InputError
-from pipelines.ingest.files import shown
 from pipelines.ingest.schema import Feature
 from pipelines.ingest.sources.columns import convert, first_failing
 from pipelines.ingest.sources.tf_example import parse_example, read_records
+from pipelines.secrets import shown
 
 __all__ = ["Column", "Gatherer", "gather", "infer_columns", "retyped"]
 

@@ -21,7 +21,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from pipelines.errors import InputError
-from pipelines.ingest.files import open_file, shown
+from pipelines.ingest.files import open_file
+from pipelines.secrets import shown
 
 __all__ = ["parse_example", "read_records"]
 

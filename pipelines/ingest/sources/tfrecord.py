@@ -8,11 +8,12 @@ import pyarrow.compute as pc
 
 from pipelines.data_config import DataConfig
 from pipelines.errors import InputError
-from pipelines.ingest.files import find_files, shown
+from pipelines.ingest.files import find_files
 from pipelines.ingest.sources.base import ID, Fragment, Skip, Source
 from pipelines.ingest.sources.columns import check_columns, describe, features_of, ids_of
 from pipelines.ingest.sources.tf_columns import Gatherer, gather, infer_columns, retyped
 from pipelines.ingest.sources.tf_example import read_records
+from pipelines.secrets import shown
 
 __all__ = ["PIECE_BYTES", "TfRecord"]
 

@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from pipelines.errors import InputError
 from pipelines.ingest import files as files_module
-from pipelines.ingest.files import find_files, open_file, read_range, shown
+from pipelines.ingest.files import find_files, open_file, read_range
 
 CONTENT = bytes(range(256)) * 40
 
@@ -347,21 +347,6 @@ def test_urls_that_differ_in_their_query_alone_are_refused(web: WebServer) -> No
         f"data.path: {web.url}/plain/a.csv and {web.url}/plain/a.csv would share the name 'a.csv' "
         "in ids; name their common folder, a glob, or local copies"
     )
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://host/a.csv?sig=x&y=z", "https://host/a.csv"),
-        ("https://user:pa:ss@host:8080/a@b.csv", "https://host:8080/a@b.csv"),
-        ("s3://key:secret@bucket/a.csv", "s3://bucket/a.csv"),
-        ("/data/a?.csv", "/data/a?.csv"),
-        ("data/me@home/*.csv", "data/me@home/*.csv"),
-        ("403, url='https://u:p@h/a?b=c' said", "403, url='https://h/a' said"),
-    ],
-)
-def test_urls_are_shown_without_credentials(url: str, expected: str) -> None:
-    assert shown(url) == expected
 
 
 def test_objects_of_s3_are_found_by_key_glob_and_prefix(s3: str) -> None:
