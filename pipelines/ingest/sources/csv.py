@@ -220,7 +220,7 @@ def _type_of(texts: pa.Array) -> pa.DataType:
 
 def _lacks_rows(parsed: pa.Table, text: bytes, *, has_header: bool) -> bool:
     """Whether there are fewer rows than lines that are not empty."""
-    rows = parsed.num_rows + has_header
+    rows: int = parsed.num_rows + has_header
     ends = text.count(b"\n") + (not text.endswith(b"\n"))
     # Empty lines are rare, and to look for them takes longer than to count the ends of all lines.
     return rows < ends and rows < sum(bool(line.strip(b"\r")) for line in text.split(b"\n"))
