@@ -32,6 +32,7 @@ def ingest(
             made from something else, or something that is no dataset.
     """
     folder = config.dataset_dir
+    _refuse_output_in_source(config)
     if (folder / MANIFEST_NAME).exists() and not force:
         dataset = Dataset.open(folder)
         _refuse_another(config, dataset, folder)
@@ -56,6 +57,19 @@ def _quiet_import() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _refuse_output_in_source(config: Config) -> None:
+    """The shards of one ingestion would be the raw data of the next."""
+    paths = config.data.path or []
+    for path in [paths] if isinstance(paths, str) else paths:
+        if Path(path).is_dir() and config.dataset_dir.resolve().is_relative_to(
+            Path(path).resolve()
+        ):
+            raise InputError(
+                f"data.path: {path} takes in {config.dataset_dir}, where the dataset is written; "
+                "name a glob, or another output"
+            )
 
 
 def _refuse_another(config: Config, dataset: Dataset, folder: Path) -> None:

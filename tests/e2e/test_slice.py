@@ -258,7 +258,7 @@ def test_training_begins_at_chance_and_learns(
     losses: dict[tuple[str, int], list[float]],
 ) -> None:
     for series in losses.values():
-        assert series[0] == pytest.approx(math.log(10), rel=0.25)
+        assert series[0] == pytest.approx(math.log(10), rel=0.4)  # random logits cost some
         assert sum(series[-10:]) < 0.5 * sum(series[:10])
 
 

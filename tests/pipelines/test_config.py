@@ -377,7 +377,7 @@ def test_a_dump_states_every_field_also_those_left_to_default(tmp_path: Path) ->
 def test_what_is_written_down_holds_no_credentials_of_a_source(tmp_path: Path) -> None:
     path = tmp_path / "secret.yaml"
     path.write_text(
-        "name: s\ndata:\n  source: csv\n  path: [https://me:word@host/a.csv?sig=word, b.csv]\n"
+        "name: s\ndata:\n  source: csv\n  path: ['https://me:word@host/a.csv?sig=word', b.csv]\n"
         "  runner: {name: dask, options: ['--dask_client_address=tls://me:word@host:1']}\n"
     )
     config = load_config(path)

@@ -88,7 +88,9 @@ MAKERS: dict[str, Callable[[Path], Asked]] = {
 
 
 def config_of(name: str, folder: Path, **more: object) -> Config:
-    data = {"source": name.split()[0], **MAKERS[name](folder), **more}
+    raw_folder = folder / "raw"
+    raw_folder.mkdir(exist_ok=True)
+    data = {"source": name.split()[0], **MAKERS[name](raw_folder), **more}
     raw = {"name": "every", "output": str(folder / "out"), "data": data}
     return parse_config(raw, "test")
 
@@ -126,7 +128,7 @@ def test_images_that_cannot_be_read_are_counted_listed_and_refused_past_a_share(
 ) -> None:
     sizes = {"height": 4, "width": 5, "max_unreadable_share": allowed}
     config = config_of("images", tmp_path, images=sizes)
-    broken = [tmp_path / "pets" / "cat" / f"{n}.png" for n in (0, 2, 4)]
+    broken = [tmp_path / "raw" / "pets" / "cat" / f"{n}.png" for n in (0, 2, 4)]
     for path in broken:
         path.write_bytes(b"not an image")
 
@@ -147,3 +149,15 @@ def test_images_that_cannot_be_read_are_counted_listed_and_refused_past_a_share(
     )
     assert all(f"{path}: is not an image" in message for path in broken)
     assert not config.dataset_dir.exists()
+
+
+def test_a_folder_that_takes_in_the_dataset_is_no_source(tmp_path: Path) -> None:
+    config = config_of("parquet", tmp_path, path=str(tmp_path))
+
+    with pytest.raises(InputError) as caught:
+        ingest(config)
+
+    assert str(caught.value) == (
+        f"data.path: {tmp_path} takes in {tmp_path}/out/data, where the dataset is written; "
+        "name a glob, or another output"
+    )
