@@ -31,6 +31,13 @@ _SECONDS_TO_END = 5.0
 _POLL_SECONDS = 0.05
 _RANK_VARIABLES = ("TF_CONFIG", "RANK", "WORLD_SIZE")
 
+_ALLOCATOR = {
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+    # Any of these settings fixes the size from which blocks are mapped, and unmapped, one by one.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+
 OnEvent = Callable[[int, dict[str, Any]], None]
 """Called with a worker's rank and what it said of its progress."""
 
@@ -54,10 +61,12 @@ def launch(
     threads_per_worker: int = 1,
     environment: dict[str, str] | None = None,
     on_event: OnEvent = lambda rank, event: None,
+    module: str | None = None,
 ) -> float:
     """Run ``python -m <framework>_pipeline <arguments>`` as ``workers`` processes.
 
-    Output goes to ``logs/rank<r>.log``. If one worker fails, the others are ended.
+    ``module`` is run in that package's place: a test's, which breaks something first. Output
+    goes to ``logs/rank<r>.log``. If one worker fails, the others are ended.
 
     Returns the seconds from starting the first process to the end of the last.
 
@@ -67,7 +76,7 @@ def launch(
     """
     python = find_python(framework)
     logs.mkdir(parents=True, exist_ok=True)
-    command = [str(python), "-m", f"{framework}_pipeline", *arguments]
+    command = [str(python), "-m", module or f"{framework}_pipeline", *arguments]
     cores = available_cores()
     ports = _free_ports(workers)
     started = time.perf_counter()
@@ -184,16 +193,16 @@ def _signal_group(worker: _Process, signal_number: int) -> bool:
 def _process_variables(threads: int) -> dict[str, str]:
     """The number of compute threads for every library, and an allocator that keeps its memory.
 
-    Without the latter, glibc trims the heap each time a large temporary at its top is freed.
-    TensorFlow on the CPU then spends more than half of a small step on page faults (measured:
-    24 ms against 10 ms), PyTorch none: it would be glibc that is compared.
+    Without the latter, glibc gives large temporaries back to the kernel as they are freed, and
+    faults them in again at the next step: it would be glibc's policy that is compared
+    (docs/methodology.md has the figures).
     """
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
-        "MALLOC_TOP_PAD_": os.environ.get("MALLOC_TOP_PAD_", str(64 * 2**20)),
+        **{name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()},
     }
 
 
