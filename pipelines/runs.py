@@ -1,8 +1,9 @@
 """A tracked run as the rest of the program sees it, free of MLflow's own types.
 
-Four kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
-``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG) and
-``summary`` (what ``compare`` concluded).
+Five kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
+``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG), ``parity``
+(one verdict on whether both frameworks compute the same) and ``summary`` (what ``compare``
+concluded).
 """
 
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ __all__ = [
     "COMPARABLE_FIELDS",
     "COMPONENTS_TAG",
     "KIND_TAG",
+    "PARITY_FIELDS",
+    "PARITY_PASSED",
+    "PARITY_SIDE_FIELDS",
     "STUDY_TAG",
     "RunKind",
     "RunRecord",
 ]
 
-RunKind = Literal["cell", "train", "pipeline", "summary"]
+RunKind = Literal["cell", "train", "pipeline", "parity", "summary"]
 
 KIND_TAG = "tandem.kind"
 STUDY_TAG = "tandem.study_id"
@@ -29,9 +33,11 @@ COMPARABLE_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",
     "workload",
     "batch_size_per_worker",
+    "gradient_accumulation",
     "steps",
     "warmup_steps",
     "optimizer",
+    "schedule",
     "precision",
     "compile",
     "seed",
@@ -42,6 +48,21 @@ COMPARABLE_FIELDS: tuple[str, ...] = (
 )
 """Parameters that must agree before two runs are compared (weak scaling). ``software_build`` is
 the class of build (``cpu``, ``cuda12``), not a version: versions differ by nature."""
+
+PARITY_FIELDS: tuple[str, ...] = (
+    "dataset_fingerprint",
+    "workload",
+    "gradient_accumulation",
+    "optimizer",
+    "schedule",
+    "precision",
+    "compile",
+)
+"""Parameters in which a verdict of parity must agree with the runs that rest on it."""
+PARITY_SIDE_FIELDS: tuple[str, ...] = ("strategy", "framework_version", "software_build")
+"""The same, of each framework; a verdict records them as ``tf_strategy`` and so on."""
+PARITY_PASSED = "parity_passed"
+"""A verdict's metric: 1 or 0."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +82,5 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """Which of the four kinds this is, or an empty string for a stranger's run."""
+        """Which of the five kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

@@ -26,6 +26,7 @@ __all__ = [
     "experiment_id",
     "finish_run",
     "log_dataset",
+    "log_files",
     "log_metrics",
     "new_study_id",
     "prepare_store",
@@ -149,6 +150,12 @@ def log_dataset(config: Config, run_id: str, dataset: Dataset) -> None:
     )
     training = entities.InputTag("mlflow.data.context", "training")
     _client(config).log_inputs(run_id, [entities.DatasetInput(logged, [training])])
+
+
+def log_files(config: Config, run_id: str, files: Iterable[Path]) -> None:
+    """Keep files as a run's artifacts."""
+    for file in files:
+        _client(config).log_artifact(run_id, str(file))
 
 
 class TrackedRun:

@@ -1,6 +1,7 @@
 """What the commands do, told by a narrator; ``run_everything`` is all of them in a row."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,26 +16,28 @@ from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.ingest.manifest import MANIFEST_NAME
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
-from pipelines.workloads import get_workload
+from pipelines.workloads import get_family, get_thresholds, get_workload
 
 if TYPE_CHECKING:
     from pipelines.compare import Report
+    from pipelines.parity.model import Parity
 
-__all__ = ["compare", "ingest", "pipeline", "run_everything", "study", "train"]
+__all__ = ["compare", "ingest", "parity", "pipeline", "run_everything", "study", "train"]
 
 _MOST_TOLD = 10
 
 
 def run_everything(config: Config, narrator: Narrator) -> "Report":
-    """Ingest, both pipelines, the study, the comparison."""
+    """Ingest, both pipelines, a short proof of parity, the study, the comparison."""
     from pipelines.tracking import new_study_id
 
     started = time.perf_counter()
     _check(config, FRAMEWORKS)
     study_id = new_study_id()
-    get_workload(config.workload).check_dataset(ingest(config, narrator).manifest)
+    get_workload(config, ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:
         pipeline(config, framework, narrator, study_id)
+    _ensure_parity(config, study_id, narrator)
     study(config, study_id, narrator)
     report = compare(config, narrator)
     narrator.say(f"Done in {time.perf_counter() - started:.0f} s.")
@@ -80,7 +83,7 @@ def pipeline(
         reused = f", {len(result.cached)} of {len(result.components)} components cached"
         verdict = "blessed and pushed" if result.blessed else "not blessed, not pushed"
         task.outcome = (
-            f"{verdict}, eval_accuracy {result.eval_accuracy:.3f}{reused if result.cached else ''}"
+            f"{verdict}, {_judged(config, result.metrics)}{reused if result.cached else ''}"
         )
     return result
 
@@ -103,9 +106,58 @@ def train(
         run_id, metrics = run_cell(config, dataset, cell, "train", study_id, folder, progress)
         task.outcome = (
             f"{metrics['examples_per_second']:,.0f} examples/s, "
-            f"eval_accuracy {metrics['eval_accuracy']:.3f}, run {run_id}"
+            f"{_judged(config, metrics)}, run {run_id}"
         )
     return metrics
+
+
+def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
+    """Prove that both frameworks compute the same, print the verdict, and write its page."""
+    _check(config, FRAMEWORKS)
+    dataset = _dataset(config)
+    with narrator.task("parity") as task:
+        from pipelines.parity.members import check_workers
+        from pipelines.parity.prove import prove
+        from pipelines.parity.record import keep, parity_params
+        from pipelines.parity.terminal import print_parity
+        from pipelines.tracking import new_study_id
+
+        check_workers(config)
+        task.update("asking for versions")
+        params = parity_params(config, dataset.manifest)
+
+        def on_progress(name: str, number: int, members: int, step: int, steps: int) -> None:
+            state = f"step {step}/{steps}" if step else "starting"
+            task.update(f"{number}/{members} {name}, {state}", number - 1 + step / steps, members)
+
+        verdict = prove(config, dataset, params, on_progress)
+        verdict, page = keep(config, verdict, study_id or new_study_id())
+        task.outcome, task.refuted = verdict.summary, not verdict.passed
+    print_parity(verdict, Console(stderr=True))
+    narrator.say("")
+    narrator.say(f"Parity: {page}")
+    return verdict
+
+
+def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
+    """A short proof, unless the store has one for the same inputs and code.
+
+    Raises:
+        ComparisonRefusedError: if the frameworks differ.
+    """
+    from pipelines import tracking
+    from pipelines.parity.members import abridged
+    from pipelines.parity.prove import require_passed
+    from pipelines.parity.record import find_passed, parity_params
+
+    short = abridged(config)
+    tracking.prepare_store(config)
+    found = find_passed(tracking.read_runs(config), parity_params(short, _dataset(short).manifest))
+    if found is None:
+        require_passed(parity(short, narrator, study_id))
+        return
+    with narrator.task("parity") as task:
+        task.outcome = f"passed before on the same inputs and code, reused: run {found.run_id}"
 
 
 def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
@@ -167,6 +219,12 @@ class _StudyProgress:
         )
 
 
+def _judged(config: Config, metrics: Mapping[str, float]) -> str:
+    """The metrics that the workload is held to."""
+    names = get_family(config.workload).default_thresholds
+    return ", ".join(f"{name} {metrics[name]:.3f}" for name in names)
+
+
 def _tell(what: str, lines: list[str], count: int, dataset: Dataset, narrator: Narrator) -> None:
     for line in lines[:_MOST_TOLD]:
         narrator.say(f"{what}: {line}")
@@ -177,12 +235,12 @@ def _tell(what: str, lines: list[str], count: int, dataset: Dataset, narrator: N
 def _dataset(config: Config) -> Dataset:
     """The dataset that the workload is to be trained on, made if it is not there."""
     dataset, _ = ingest_data(config)
-    get_workload(config.workload).check_dataset(dataset.manifest)
+    get_workload(config, dataset.manifest)
     return dataset
 
 
 def _check(config: Config, frameworks: "list[Framework] | tuple[Framework, ...]") -> None:
     """Find what is missing before any work begins."""
-    get_workload(config.workload)
+    get_thresholds(config.workload)
     for framework in frameworks:
         find_python(framework)

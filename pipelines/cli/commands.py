@@ -52,7 +52,7 @@ def _globals(
 def run(
     config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Everything once: ingest, both pipelines, the study, the comparison."""
+    """Everything once: ingest, both pipelines, parity, the study, the comparison."""
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
@@ -121,6 +121,38 @@ def train(
     metrics = actions.train(_load(config, asked), framework.value, workers, Narrator())
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
+
+
+@app.command()
+def parity(
+    config: ConfigOption = DEFAULT_CONFIG,
+    workers: Annotated[
+        str | None, typer.Option(help="Worker counts, such as 1,2,4; by default the config's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each run; by default the config's.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float64 is the proof; by default the config's.")
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The proof that both frameworks compute the same, from one to several workers."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+    from pipelines.parity.prove import require_passed
+
+    given = {
+        "parity.workers": None if workers is None else f"[{workers}]",
+        "parity.steps": steps,
+        "training.precision": precision,
+    }
+    asked = [f"{field}={value}" for field, value in given.items() if value is not None]
+    verdict = actions.parity(_load(config, [*(overrides or []), *asked]), Narrator())
+    if as_json:
+        typer.echo(verdict.model_dump_json(indent=2))
+    require_passed(verdict)
 
 
 @app.command()

@@ -26,6 +26,8 @@ class Task:
         self._id = progress.add_task(f"{title:<{_TITLE_WIDTH}}", total=None, detail="")
         self.outcome = ""
         """What the closing line says of the result."""
+        self.refuted = False
+        """Whether the work was done and its result is a bad one."""
 
     def update(
         self, detail: str, completed: float | None = None, total: float | None = None
@@ -64,7 +66,8 @@ class Narrator:
         except BaseException:
             self._close("✗", "red", title, "failed", started)
             raise
-        self._close("✓", "green", title, task.outcome, started)
+        mark, style = ("✗", "red") if task.refuted else ("✓", "green")
+        self._close(mark, style, title, task.outcome, started)
 
     def say(self, text: str) -> None:
         """A line between tasks."""

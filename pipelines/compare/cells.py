@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from pipelines.compare import statistics
+from pipelines.compare import formats, statistics
 from pipelines.compare.collect import THROUGHPUT, CellKey
 from pipelines.compare.model import Cell, Difference, ScalingPoint
 from pipelines.compare.notes import few_repeats
@@ -39,7 +39,9 @@ def summarise(key: CellKey, runs: list[RunRecord]) -> Cell:
         cpu_seconds=middle("cpu_seconds"),
         train_loss=middle("train_loss"),
         eval_loss=middle("eval_loss"),
-        eval_accuracy=middle("eval_accuracy"),
+        eval_metrics={
+            name: value for name in formats.JUDGED if (value := middle(name)) is not None
+        },
         peak_memory_bytes=middle("peak_memory_bytes"),
         mlflow_run_ids=[run.run_id for run in runs],
     )

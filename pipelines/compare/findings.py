@@ -148,8 +148,9 @@ def _pipelines(pipelines: Mapping[Framework, PipelineRun]) -> Finding:
         if run.cached_stages:
             sentence += f", {run.cached_stages} of its components coming from the cache"
         sentence += f"; its model {_BLESSINGS[run.blessed]}"
-        if run.eval_accuracy is not None:
-            sentence += f", at {formats.percent(run.eval_accuracy)} eval accuracy"
+        if run.eval_metrics:
+            judged = formats.judged_title([run.eval_metrics])
+            sentence += f", at {formats.judged(run.eval_metrics)} eval {judged}"
         sentences.append(f"{sentence}.")
     return Finding(
         topic="Whole pipeline, one run each",

@@ -1,11 +1,17 @@
 """How figures are written out, the same on the page, on the terminal and in sentences."""
 
+from collections.abc import Iterable, Mapping
+
 from pipelines.compare.model import Interval, Report, Verdict
+from pipelines.metrics import METRICS
 from pipelines.strategies import FRAMEWORK_TITLES, Framework
 
 __all__ = [
+    "JUDGED",
     "UNKNOWN",
     "interval",
+    "judged",
+    "judged_title",
     "mebibytes",
     "milliseconds",
     "percent",
@@ -19,6 +25,13 @@ __all__ = [
     "workers",
     "yes_no",
 ]
+
+JUDGED = tuple(
+    name
+    for name, metric in METRICS.items()
+    if name.startswith("eval_") and metric.better and name != "eval_loss"
+)
+"""The metrics of evaluation that a workload has one of, besides its loss."""
 
 UNKNOWN = "–"
 """Stands for a figure that is not known."""
@@ -75,6 +88,24 @@ def interval(ends: Interval | None, pattern: str = "{:,.0f}") -> str:
 def verdict(value: Verdict) -> str:
     """A verdict by the framework's full name."""
     return value.replace("torch", FRAMEWORK_TITLES["torch"]).replace("tf", FRAMEWORK_TITLES["tf"])
+
+
+def judged(metrics: Mapping[str, float]) -> str:
+    """The workload's own metric of evaluation: a share as per cent, else three digits."""
+    for name in JUDGED:
+        if name in metrics:
+            share = METRICS[name].unit == "share"
+            return percent(metrics[name]) if share else f"{metrics[name]:.3g}"
+    return UNKNOWN
+
+
+def judged_title(all_metrics: Iterable[Mapping[str, float]]) -> str:
+    """What that metric is called, in whichever has one first."""
+    for metrics in all_metrics:
+        for name in JUDGED:
+            if name in metrics:
+                return name.removeprefix("eval_").replace("auc", "AUC")
+    return "metric"
 
 
 def yes_no(value: bool | None) -> str:

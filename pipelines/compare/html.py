@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 from pipelines.compare import formats, plots
 from pipelines.compare.model import Report
 
-__all__ = ["render_html"]
+__all__ = ["embed", "render_html"]
 
 _CHART_CONFIG = {"displayModeBar": False, "responsive": True, "plotlyServerURL": ""}
 
@@ -24,10 +24,10 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     charts = {
-        "throughput": _embed(plots.throughput(report), "throughput"),
-        "efficiency": _embed(plots.efficiency(report), "efficiency"),
-        "phases": _embed(plots.phases(report), "phases"),
-        "pipelines": _embed(plots.pipelines(report), "pipelines"),
+        "throughput": embed(plots.throughput(report), "throughput"),
+        "efficiency": embed(plots.efficiency(report), "efficiency"),
+        "phases": embed(plots.phases(report), "phases"),
+        "pipelines": embed(plots.pipelines(report), "pipelines"),
     }
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -39,7 +39,7 @@ def render_html(report: Report) -> str:
     )
 
 
-def _embed(figure: go.Figure | None, name: str) -> str | None:
+def embed(figure: go.Figure | None, name: str) -> str | None:
     """A chart's own markup, without the library; Plotly escapes what is inside its script."""
     if figure is None:
         return None

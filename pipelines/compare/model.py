@@ -123,8 +123,8 @@ class Cell(Part):
     """Median of the last logged training loss, nats."""
     eval_loss: float | None = None
     """Median loss on the eval split, nats."""
-    eval_accuracy: float | None = None
-    """Median share of the eval split classified correctly."""
+    eval_metrics: dict[str, float] = {}
+    """Medians of the other metrics of evaluation: accuracy, perplexity, AUC."""
     peak_memory_bytes: float | None = None
     """Median over the repeats of the largest worker's resident set, bytes."""
     mlflow_run_ids: list[str]
@@ -177,8 +177,8 @@ class PipelineRun(Part):
     """Components answered from the cache; above 0, the seconds are not those of the work."""
     blessed: bool | None
     """Whether the exported model met every threshold."""
-    eval_accuracy: float | None
-    """Share of the eval split that the exported model classified correctly."""
+    eval_metrics: dict[str, float]
+    """What evaluation found of the exported model, besides its loss."""
     mlflow_run_id: str
 
 

@@ -40,11 +40,13 @@ def notes(
     settings: Settings,
     cells: Sequence[Cell],
     scaling: Sequence[ScalingPoint],
+    verdicts: Sequence[RunRecord],
 ) -> list[str]:
     """All statements that hold for this report."""
     statements = [*_cell_notes(settings, cells), *_base_notes(scaling)] if cells else []
     return [
         *statements,
+        *_parity_notes(verdicts),
         *_missing_notes(selection.cells),
         *_superseded_notes(selection.superseded),
         *_pipeline_notes(selection.study_id, selection.pipelines, bool(cells)),
@@ -87,6 +89,14 @@ def _base_notes(scaling: Sequence[ScalingPoint]) -> Iterable[str]:
         f"{''.join(f' or {base}' for base in bases[1:])}, each framework and strategy against "
         "itself: a slow base case flatters its efficiency."
     )
+
+
+def _parity_notes(verdicts: Sequence[RunRecord]) -> Iterable[str]:
+    for run in verdicts:
+        yield (
+            f"Both frameworks were shown to compute the same over {run.params['parity_steps']} "
+            f"steps at {run.params['parity_workers']} workers (run {run.run_id})."
+        )
 
 
 def _missing_notes(cells: Mapping[CellKey, Sequence[RunRecord]]) -> Iterable[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipelines.compare.html import render_html
 from pipelines.compare.model import Report
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_whole"]
 
 
 def write_report(report: Report, output: Path) -> tuple[Path, Path]:
@@ -16,12 +16,12 @@ def write_report(report: Report, output: Path) -> tuple[Path, Path]:
     """
     output.mkdir(parents=True, exist_ok=True)
     html, data = output / "report.html", output / "report.json"
-    _write(html, render_html(report))
-    _write(data, report.model_dump_json(indent=2) + "\n")
+    write_whole(html, render_html(report))
+    write_whole(data, report.model_dump_json(indent=2) + "\n")
     return html, data
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write beside the target and rename, so that no reader ever sees half a file."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

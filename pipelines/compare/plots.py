@@ -15,7 +15,7 @@ from pipelines.compare.model import Interval, Report
 from pipelines.metrics import PHASES
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["COLOURS", "efficiency", "phases", "pipelines", "throughput"]
+__all__ = ["COLOURS", "efficiency", "phases", "pipelines", "styled", "throughput"]
 
 COLOURS: dict[Framework, str] = {"tf": "#E8710A", "torch": "#5B5BD6"}
 """Far apart in hue and in lightness, and legible on light and dark ground."""
@@ -73,7 +73,7 @@ def throughput(report: Report) -> go.Figure | None:
         figure.data[-1].hovertemplate = f"{name}<br>median: %{{y:,.0f}}/s<extra></extra>"
     _count_axis(figure, counts)
     figure.update_yaxes(title="examples/s", rangemode="tozero", tickformat=",")
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def efficiency(report: Report) -> go.Figure | None:
@@ -98,7 +98,7 @@ def efficiency(report: Report) -> go.Figure | None:
     figure.update_yaxes(
         title="share of ideal throughput", tickformat=".0%", range=[0, 1.08 * max(1, *tops)]
     )
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def phases(report: Report) -> go.Figure | None:
@@ -125,7 +125,7 @@ def phases(report: Report) -> go.Figure | None:
     figure.update_layout(barmode="stack", bargap=0.35, legend_entrywidth=84)
     figure.update_xaxes(title="seconds", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure, height=150 + 62 * len(cells))
+    return styled(figure, height=150 + 62 * len(cells))
 
 
 def pipelines(report: Report) -> go.Figure | None:
@@ -152,7 +152,7 @@ def pipelines(report: Report) -> go.Figure | None:
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
     figure.update_xaxes(title="seconds", range=[0, 1.18 * longest])  # room for the last label
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def _series(rows: Iterable[Any]) -> Iterable[tuple[str, Framework, str, float, list[Any]]]:
@@ -221,7 +221,8 @@ def _count_axis(figure: go.Figure, counts: list[int]) -> None:
     )
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
+    """The house's look, on any ground."""
     figure.update_layout(
         template="none",
         height=height,

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from pipelines.compare import formats
 from pipelines.compare.cells import differences_between, scaling_points, summarise
 from pipelines.compare.collect import select
 from pipelines.compare.findings import findings
@@ -17,7 +18,7 @@ from pipelines.compare.model import (
     Software,
 )
 from pipelines.compare.notes import notes
-from pipelines.compare.rules import check_cells, check_pipelines
+from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.metrics import METRICS
 from pipelines.runs import COMPONENTS_TAG, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
@@ -37,11 +38,13 @@ def build_report(records: Sequence[RunRecord], study_id: str | None = None) -> R
 
     Raises:
         InputError: if there is nothing to report.
-        ComparisonRefusedError: if the runs did not do the same work.
+        ComparisonRefusedError: if the runs did not do the same work, or nothing shows that the
+            frameworks compute the same.
     """
     selection = select(records, study_id)
     check_cells(selection.cell_runs)
     check_pipelines(list(selection.pipelines.values()))
+    verdicts = check_parity(selection.cell_runs, records)
 
     runs = [*selection.cell_runs, *selection.pipelines.values()]
     known = _first_values(runs or records)
@@ -67,7 +70,7 @@ def build_report(records: Sequence[RunRecord], study_id: str | None = None) -> R
         differences=differences,
         pipelines=pipelines,
         failed=selection.unfinished,
-        notes=notes(selection, settings, cells, scaling),
+        notes=notes(selection, settings, cells, scaling, verdicts),
     )
 
 
@@ -82,7 +85,7 @@ def _pipeline(run: RunRecord) -> PipelineRun:
         components=_components(run.tags.get(COMPONENTS_TAG, "")),
         cached_stages=round(metrics.get("cached_stages", 0)),
         blessed=None if blessed is None else blessed > 0,
-        eval_accuracy=metrics.get("eval_accuracy"),
+        eval_metrics={name: metrics[name] for name in formats.JUDGED if name in metrics},
         mlflow_run_id=run.run_id,
     )
 

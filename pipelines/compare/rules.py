@@ -1,13 +1,20 @@
 """Comparable or refused: runs that did not do the same work are never set side by side."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 from pipelines.errors import ComparisonRefusedError
-from pipelines.runs import COMPARABLE_FIELDS, RunRecord
-from pipelines.strategies import FRAMEWORKS
+from pipelines.runs import (
+    COMPARABLE_FIELDS,
+    PARITY_FIELDS,
+    PARITY_PASSED,
+    PARITY_SIDE_FIELDS,
+    RunRecord,
+)
+from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["check_cells", "check_pipelines", "contradicts"]
+__all__ = ["check_cells", "check_parity", "check_pipelines", "contradicts"]
 
 NOT_RECORDED = "not recorded"
 _HASH = re.compile(r"[0-9a-f]{32,}")
@@ -35,6 +42,23 @@ def check_pipelines(pipelines: Sequence[RunRecord]) -> None:
     _check(pipelines, fields)
 
 
+def check_parity(cells: Sequence[RunRecord], records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Let cells of both frameworks pass whose frameworks were shown to compute the same.
+
+    Returns the verdicts that show it, which are of all ``records`` the newest that are meant for
+    these cells. Cells of one framework need none.
+
+    Raises:
+        ComparisonRefusedError: if there is no such verdict, or it was not passed.
+    """
+    verdicts = sorted(
+        (run for run in records if run.kind == "parity" and run.status == "FINISHED"),
+        key=lambda run: run.start_time,
+        reverse=True,
+    )
+    return [_verdict_for(needed, verdicts) for needed in _needed(cells)]
+
+
 def contradicts(run: RunRecord, reference: RunRecord) -> bool:
     """Whether two runs both recorded some comparable field, and recorded it differently."""
     return any(
@@ -42,6 +66,52 @@ def contradicts(run: RunRecord, reference: RunRecord) -> bool:
         for field in COMPARABLE_FIELDS
         if field in run.params and field in reference.params
     )
+
+
+def _needed(cells: Sequence[RunRecord]) -> Iterator[dict[str, str]]:
+    """What a verdict must be meant for: once for each kind of cell, TensorFlow's by PyTorch's."""
+    for tf, torch in product(_sides(cells, "tf"), _sides(cells, "torch")):
+        common = {field: cells[0].params.get(field, NOT_RECORDED) for field in PARITY_FIELDS}
+        yield {**common, **dict(tf), **dict(torch)}
+
+
+def _sides(cells: Sequence[RunRecord], framework: Framework) -> list[tuple[tuple[str, str], ...]]:
+    found = {
+        tuple(
+            (f"{framework}_{field}", run.params.get(field, NOT_RECORDED))
+            for field in PARITY_SIDE_FIELDS
+        )
+        for run in cells
+        if run.params.get("framework") == framework
+    }
+    return sorted(found)
+
+
+def _verdict_for(needed: dict[str, str], verdicts: Sequence[RunRecord]) -> RunRecord:
+    """The newest verdict on what is needed; ``verdicts`` are sorted, newest first."""
+    mend = "prove it with `tandem parity`"
+    for run in verdicts:
+        if all(run.params.get(field) == value for field, value in needed.items()):
+            if run.metrics.get(PARITY_PASSED, 0) > 0:
+                return run
+            raise ComparisonRefusedError(
+                "comparison refused: the frameworks were found to differ, by the verdict of "
+                f"parity in run {run.run_id}; once that is mended, {mend}",
+                {"parity": ["failed"]},
+            )
+    said = "no verdict of parity says that both frameworks compute the same"
+    if verdicts:
+        others = {
+            field: verdicts[0].params.get(field, NOT_RECORDED)
+            for field, value in needed.items()
+            if verdicts[0].params.get(field) != value
+        }
+        differs = "; ".join(
+            f"{field}: {_short(value)}, here {_short(needed[field])}"
+            for field, value in others.items()
+        )
+        said = f"the newest verdict of parity was on something else ({differs})"
+    raise ComparisonRefusedError(f"comparison refused: {said}; {mend}", {"parity": ["missing"]})
 
 
 def _check(runs: Sequence[RunRecord], fields: Iterable[str]) -> None:

@@ -76,7 +76,8 @@ def _name(framework: Framework, strategy: str, wide: bool) -> Text:
 
 
 def _cells(report: Report, wide: bool) -> Table:
-    columns = ["<framework, strategy", "workers", "examples/s", "95 % interval", "wall", "accuracy"]
+    columns = ["<framework, strategy", "workers", "examples/s", "95 % interval", "wall"]
+    columns.append(formats.judged_title(cell.eval_metrics for cell in report.cells))
     table = _table("Training runs", *columns, *(["memory"] if wide else []))
     for cell in report.cells:
         table.add_row(
@@ -85,7 +86,7 @@ def _cells(report: Report, wide: bool) -> Table:
             formats.rate(cell.median),
             formats.interval(cell.interval95),
             formats.seconds(cell.wall_seconds),
-            formats.percent(cell.eval_accuracy),
+            formats.judged(cell.eval_metrics),
             *([formats.mebibytes(cell.peak_memory_bytes)] if wide else []),
         )
     return table
@@ -136,7 +137,9 @@ def _pipelines(report: Report) -> Table:
         "whole DAG", *(formats.seconds(run.seconds) for run in runs.values()), style="bold"
     )
     table.add_row("from the cache", *(str(run.cached_stages) for run in runs.values()))
-    table.add_row("eval accuracy", *(formats.percent(run.eval_accuracy) for run in runs.values()))
+    judged = [formats.judged(run.eval_metrics) for run in runs.values()]
+    named = formats.judged_title(run.eval_metrics for run in runs.values())
+    table.add_row(f"eval {named}", *judged)
     table.add_row("blessed", *(formats.yes_no(run.blessed) for run in runs.values()))
     return table
 

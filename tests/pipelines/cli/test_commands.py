@@ -27,8 +27,8 @@ TANDEM = [str(Path(sys.executable).with_name("tandem"))]
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("--set", "output=out", "--set", "training.steps=12", "--set", "training.warmup_steps=2")
 CONFIG = ("--config", str(QUICKSTART), *SMALL)
-COMMANDS = ("run", "ingest", "pipeline", "train", "study", "compare", "ui", "doctor")
-CONFIGURED = ("run", "ingest", "pipeline tf", "train torch", "study", "compare", "ui")
+COMMANDS = ("run", "ingest", "pipeline", "train", "parity", "study", "compare", "ui", "doctor")
+CONFIGURED = ("run", "ingest", "pipeline tf", "train torch", "parity", "study", "compare", "ui")
 HEAVY = (
     "jinja2",
     "mlflow",
@@ -340,7 +340,7 @@ def test_debug_shows_where_an_error_came_from(tandem: Tandem, tmp_path: Path) ->
     assert debug.stderr.splitlines()[-1] == error_of(plain)
 
 
-@pytest.mark.parametrize("name", ["ingest", "pipeline torch", "train tf", "study", "run"])
+@pytest.mark.parametrize("name", ["ingest", "pipeline torch", "train tf", "parity", "study", "run"])
 @pytest.mark.parametrize("harm", ["altered", "missing"])
 def test_a_harmed_shard_is_named_and_nothing_is_made_of_it(
     tandem_here: Tandem,
@@ -399,7 +399,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert list(files_in(tmp_path)) == ["thesis/chapter1.txt"]
 
 
-@pytest.mark.parametrize("name", ["pipeline", "train", "study", "run"])
+@pytest.mark.parametrize("name", ["pipeline", "train", "parity", "study", "run"])
 @pytest.mark.parametrize("framework", ["tf", "torch"])
 def test_a_missing_environment_is_answered_with_the_make_target_that_makes_it(
     tandem_here: Tandem,

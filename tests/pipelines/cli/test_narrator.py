@@ -129,3 +129,12 @@ def test_everything_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -
 
     assert narrator.console.file is sys.stderr
     assert capsys.readouterr() == ("", "Done.\n")
+
+
+def test_work_that_was_done_with_a_bad_result_gets_no_tick(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Narrator().task("parity") as task:
+        task.outcome, task.refuted = "they differ", True
+
+    assert without_times(capsys.readouterr().err)[-1] == "✗ parity TIME   they differ"

@@ -22,7 +22,7 @@ def test_a_cell_holds_its_repeats_in_order_and_their_medians(full_study):
     assert cell.strategy == "multi_worker_mirrored"
     assert list(cell.phases) == list(PHASES)
     assert cell.phases["rendezvous_seconds"] == pytest.approx(1.8)
-    assert cell.eval_accuracy == pytest.approx(0.966)
+    assert cell.eval_metrics == pytest.approx({"eval_accuracy": 0.966})
     assert cell.peak_memory_bytes == 611 * 2**20
     by_id = {run.run_id: run for run in full_study.runs}
     assert [

@@ -56,7 +56,7 @@ def test_the_json_round_trips_and_keeps_its_shape(full_study, tmp_path):
     assert raw["dataset"]["fingerprint"] == "ab12" * 16
     assert set(raw["cells"][0]) >= {
         "framework", "strategy", "workers", "scaling", "repeats", "median", "interval95",
-        "phases", "eval_accuracy", "peak_memory_bytes", "mlflow_run_ids",
+        "phases", "eval_metrics", "peak_memory_bytes", "mlflow_run_ids",
     }  # fmt: skip
     assert raw["cells"][0]["interval95"] == [2287.9, 2342.2]
     assert raw["scaling"][0]["interval95"] is None
@@ -128,7 +128,7 @@ def test_partial_studies_make_a_page_too(new_study, tmp_path):
     only_failed, one_cell, only_pipeline, bare = (new_study() for _ in range(4))
     only_failed.cell("tf", status="FAILED", rate=None)
     one_cell.cell("torch")
-    only_pipeline.pipeline("tf", metrics={"eval_accuracy": float("nan")})
+    only_pipeline.pipeline("tf", metrics={"eval_metrics": float("nan")})
     bare.change(run := bare.cell("tf"), metrics={"examples_per_second": 5.0})
     bare.change(pipeline := bare.pipeline("torch"), metrics={}, tags={"tandem.kind": "pipeline"})
     assert run.metrics != pipeline.metrics

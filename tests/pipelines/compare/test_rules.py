@@ -2,7 +2,7 @@ import pytest
 
 from pipelines.compare import build_report
 from pipelines.errors import ComparisonRefusedError, InputError
-from pipelines.runs import COMPARABLE_FIELDS
+from pipelines.runs import COMPARABLE_FIELDS, PARITY_FIELDS
 
 
 @pytest.mark.parametrize("field", COMPARABLE_FIELDS)
@@ -95,3 +95,90 @@ def test_one_framework_alone_is_reported_without_a_comparison(study):
 def test_nothing_tracked_says_which_command_makes_some():
     with pytest.raises(InputError, match="tandem study --config"):
         build_report([])
+
+
+@pytest.fixture
+def unproven(study):
+    study.proven = False
+    study.cell("tf")
+    study.cell("torch")
+    return study
+
+
+def test_without_a_verdict_of_parity_nothing_is_compared(unproven):
+    with pytest.raises(ComparisonRefusedError) as refusal:
+        build_report(unproven.runs)
+    assert str(refusal.value) == (
+        "comparison refused: no verdict of parity says that both frameworks compute the same; "
+        "prove it with `tandem parity`"
+    )
+    assert refusal.value.exit_code == 3
+    assert refusal.value.differences == {"parity": ["missing"]}
+
+
+def test_a_passed_verdict_lets_the_comparison_pass_and_is_named(unproven):
+    verdict = unproven.parity()
+    report = build_report(unproven.runs)
+    assert len(report.differences) == 1
+    assert (
+        "Both frameworks were shown to compute the same over 200 steps at 1, 2, 4 workers "
+        f"(run {verdict.run_id})."
+    ) in report.notes
+
+
+def test_a_failed_verdict_refuses_and_is_named(unproven):
+    verdict = unproven.parity(passed=False)
+    with pytest.raises(ComparisonRefusedError, match=f"found to differ.*{verdict.run_id}"):
+        build_report(unproven.runs)
+
+
+def test_the_newest_verdict_counts(unproven):
+    unproven.parity(passed=True)
+    unproven.parity(passed=False)
+    with pytest.raises(ComparisonRefusedError, match="found to differ"):
+        build_report(unproven.runs)
+    unproven.parity(passed=True)
+    assert build_report(unproven.runs).differences
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
+def test_a_verdict_that_was_not_finished_is_none(unproven, status):
+    unproven.parity(status=status)
+    with pytest.raises(ComparisonRefusedError, match="no verdict of parity"):
+        build_report(unproven.runs)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *PARITY_FIELDS,
+        "tf_strategy",
+        "torch_strategy",
+        "tf_framework_version",
+        "torch_framework_version",
+        "tf_software_build",
+        "torch_software_build",
+    ],
+)
+def test_a_verdict_on_something_else_does_not_count_and_says_what(unproven, field):
+    unproven.parity(**{field: "another"})
+    with pytest.raises(
+        ComparisonRefusedError,
+        match=rf"on something else \({field}: another, here .*`tandem parity`",
+    ):
+        build_report(unproven.runs)
+
+
+def test_each_kind_of_cell_needs_its_own_verdict(unproven):
+    unproven.parity()
+    unproven.cell("torch", workers=2, framework_version="2.14.0")
+    with pytest.raises(ComparisonRefusedError, match=r"torch_framework_version: 2\.13\.0, here 2"):
+        build_report(unproven.runs)
+    unproven.parity(torch_framework_version="2.14.0")
+    assert build_report(unproven.runs).cells
+
+
+def test_one_framework_alone_needs_no_verdict(study):
+    study.proven = False
+    study.repeats("torch", 1, [10, 11, 12])
+    assert build_report(study.runs).cells
