@@ -1,11 +1,15 @@
 """A cell of a study's matrix, and the parameters that every run of a study is compared by."""
 
+import json
 from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 from pipelines.config import Config
 from pipelines.hardware import describe_hardware
 from pipelines.ingest.manifest import Manifest
 from pipelines.strategies import Framework
+from pipelines.workload_config import WorkloadConfig
 
 __all__ = ["Cell", "cell_params", "study_params"]
 
@@ -36,14 +40,16 @@ def study_params(config: Config, manifest: Manifest) -> dict[str, object]:
     training = config.training
     return {
         "study": config.name,
-        "workload": f"{config.workload.name}/{config.workload.preset}",
+        "workload": _describe_workload(config.workload),
         "dataset_fingerprint": manifest.fingerprint,
         "dataset_rows": sum(shard.rows for shard in manifest.shards),
         "dataset_source": manifest.source["name"],
         "batch_size_per_worker": training.batch_size_per_worker,
+        "gradient_accumulation": training.gradient_accumulation,
         "steps": training.steps,
         "warmup_steps": training.warmup_steps,
         "optimizer": training.optimizer.model_dump_json(),
+        "schedule": training.schedule.model_dump_json(),
         "precision": training.precision,
         "compile": training.compile,
         "seed": training.seed,
@@ -65,3 +71,11 @@ def cell_params(config: Config, manifest: Manifest, cell: Cell) -> dict[str, obj
         "repeat": cell.repeat,
         "global_batch_size": config.global_batch_size(cell.workers),
     }
+
+
+def _describe_workload(config: WorkloadConfig) -> str:
+    """Name and preset, and what of the preset was changed."""
+    family: BaseModel = getattr(config, config.name)
+    changes = family.model_dump(mode="json", exclude_defaults=True)
+    title = f"{config.name}/{config.preset}"
+    return f"{title} {json.dumps(changes)}" if changes else title

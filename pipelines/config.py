@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
+from pipelines.parity_config import ParityConfig
 from pipelines.secrets import shown
 from pipelines.strategies import (
     FRAMEWORK_TITLES,
@@ -35,8 +36,11 @@ from pipelines.strategies import (
     TfStrategy,
     TorchStrategy,
 )
+from pipelines.workload_config import WorkloadConfig
 
 __all__ = ["Config", "load_config", "parse_config"]
+
+ShareOfOne = Annotated[float, Field(ge=0, lt=1)]
 
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -56,25 +60,44 @@ def _not_a_folder(uri: str) -> str:
     return uri
 
 
-class WorkloadConfig(Section):
-    """What is trained."""
-
-    name: Literal["vision"] = "vision"
-    """Which model family: ``vision`` is a small residual CNN."""
-    preset: Literal["tiny"] = "tiny"
-    """The size of the model, by name."""
-    thresholds: dict[str, float] = {}
-    """Metric -> least value for which a model is blessed; overrides the workload's own."""
-
-
 class OptimizerConfig(Section):
     """The optimiser, equal on both sides."""
 
-    name: Literal["adamw"] = "adamw"
-    """``adamw``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+    name: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
+    """``sgd``; ``momentum``: heavy-ball SGD (Polyak, 1964); ``adam`` (Kingma & Ba, 2015);
+    ``adamw``: Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
     learning_rate: PositiveFloat = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled decay per unit of learning rate; biases are excluded."""
+    """Step size; the schedule's peak."""
+    momentum: ShareOfOne = 0.9
+    """``momentum``: share of the last update that is kept."""
+    beta1: ShareOfOne = 0.9
+    """``adam``, ``adamw``: decay of the gradient's mean."""
+    beta2: ShareOfOne = 0.999
+    """``adam``, ``adamw``: decay of the squared gradient's mean."""
+    epsilon: PositiveFloat = 1e-8
+    """``adam``, ``adamw``: added to the root of the bias-corrected mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """``adamw``: decoupled decay per unit of learning rate; parameters of one dimension (biases,
+    normalisations) are exempt."""
+    clip_norm: PositiveFloat | None = None
+    """Greatest norm of the gradient over all parameters and workers; null: no clipping."""
+
+    @model_validator(mode="after")
+    def _decays_where_it_can(self) -> Self:
+        if self.weight_decay and self.name != "adamw":
+            raise ValueError(f"weight_decay is adamw's; {self.name} has none")
+        return self
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the steps."""
+
+    name: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: ``constant``, or half a ``cosine`` (Loshchilov & Hutter, 2017)."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """First steps, over which the learning rate grows linearly to its peak."""
+    final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """``cosine``: share of the peak that the last step comes down to."""
 
 
 class TrainingConfig(Section):
@@ -82,13 +105,19 @@ class TrainingConfig(Section):
 
     batch_size_per_worker: PositiveInt = 64
     """Examples per worker and step, under weak scaling."""
+    gradient_accumulation: PositiveInt = 1
+    """Equal parts into which a worker's batch is cut, their gradients averaged before the step."""
     steps: PositiveInt = 200
     """Optimiser steps, warm-up included."""
     warmup_steps: PositiveInt = 20
     """First steps left out of every speed figure (tracing, caches, allocators)."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    precision: Literal["float32"] = "float32"
-    compile: Literal["none"] = "none"
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """``bfloat16``, ``float16``: mixed, with float32 weights; ``float16`` scales the loss and needs
+    a GPU. ``float64``: throughout, for proofs."""
+    compile: Literal["none", "default"] = "none"
+    """``default``: the network through XLA (``jit_compile``) and through ``torch.compile``."""
     device: Literal["auto", "cpu"] = "auto"
     """``cpu`` hides GPUs from both frameworks; ``auto`` leaves each what it finds."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -100,6 +129,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"steps ({self.steps}) must exceed warmup_steps ({self.warmup_steps}), "
                 "or nothing is left to time"
+            )
+        if self.batch_size_per_worker % self.gradient_accumulation:
+            raise ValueError(
+                f"batch_size_per_worker ({self.batch_size_per_worker}) must be a multiple of "
+                f"gradient_accumulation ({self.gradient_accumulation})"
             )
         return self
 
@@ -155,6 +189,7 @@ class Config(Section):
     tf: TfConfig = TfConfig()
     torch: TorchConfig = TorchConfig()
     study: StudyConfig = StudyConfig()
+    parity: ParityConfig = ParityConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property
@@ -207,6 +242,12 @@ class Config(Section):
             data["path"] = shown(paths) if isinstance(paths, str) else [*map(shown, paths)]
         data["runner"]["options"] = [*map(shown, data["runner"]["options"])]
         return values
+
+    def for_steps(self) -> dict[str, Any]:
+        """What a DAG's steps need of it, as plain values; KFP knows no null."""
+        return self.model_dump(
+            mode="json", include={"name", "workload", "training"}, exclude_none=True
+        )
 
     @model_validator(mode="after")
     def _strategies_can_scale(self) -> Self:

@@ -72,7 +72,8 @@ class PipelineResult(BaseModel):
     cached: list[str]
     """Components answered from the cache."""
     blessed: bool
-    eval_accuracy: float
+    metrics: dict[str, float]
+    """What evaluation found, under the names of the metrics table."""
     pushed_to: str | None
     """Folder of the published model; None if it was not blessed."""
 
@@ -84,7 +85,7 @@ class PipelineResult(BaseModel):
         *,
         cached: list[str],
         blessed: bool,
-        eval_accuracy: float,
+        metrics: Mapping[str, float],
         pushed_to: str | None,
     ) -> "PipelineResult":
         """Add the components' seconds up by stage."""
@@ -96,7 +97,7 @@ class PipelineResult(BaseModel):
             stages={str(stage): seconds for stage, seconds in stages.items()},
             cached=cached,
             blessed=blessed,
-            eval_accuracy=eval_accuracy,
+            metrics=dict(metrics),
             pushed_to=pushed_to,
         )
 

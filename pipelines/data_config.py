@@ -108,10 +108,12 @@ class DataConfig(Section):
 
     source: SourceName = "digits"
     """``digits``: the 1,797 handwritten 8x8 images that scikit-learn carries. ``synthetic``: made
-    up from a seed. ``csv``, ``parquet``, ``tfrecord``, ``images``, ``text``: read from ``path``."""
+    up from a seed. ``csv``, ``parquet``, ``tfrecord``, ``images``, ``text``: read from ``path``,
+    where ``text`` has a default."""
     path: str | list[str] | None = None
     """Files: a path, glob or URL (``https://``, ``s3://``, ``gs://``), or a list of them.
-    ``images`` takes a folder with a folder per class, or a CSV file of ``path,label``."""
+    ``images`` takes a folder with a folder per class, or a CSV file of ``path,label``; ``text``
+    without one takes the topics of Python's own help, which every installation carries."""
     label: str | None = None
     """Column to predict; ``digits``, ``synthetic``, ``images`` and ``text`` know theirs."""
     id: str | None = None
@@ -145,7 +147,8 @@ class DataConfig(Section):
         embedded = self.source in ("digits", "synthetic")
         if embedded and self.path is not None:
             raise ValueError(f"source '{self.source}' reads no files; leave path out")
-        if not embedded and not self.path:
+        has_default = self.source == "text" and self.path is None
+        if not embedded and not has_default and not self.path:
             raise ValueError(f"source '{self.source}' needs a path: a file, glob or URL")
         return self
 

@@ -45,20 +45,27 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         repeat: int = 0,
         study_id: str = "",
         transformed: Path | None = None,
+        probe: Path | None = None,
     ) -> None:
         """Train and evaluate as one worker; rank, peers and threads come from the environment."""
         loaded = load_config(config)  # before the framework's import, which takes seconds
-        from pipelines.worker_run import Twin, run_worker
+        from pipelines.parity.probe import Probe
+        from pipelines.worker_run import Twin, run_probe, run_worker
 
+        functions = Twin(
+            framework,
+            build_strategy=twin("strategy", "build_strategy"),
+            gather_over_workers=twin("strategy", "gather_over_workers"),
+            describe_software=twin("strategy", "describe_software"),
+            train=twin("train", "train"),
+            evaluate=twin("evaluate", "evaluate"),
+            weights_of=twin("model", "weights_of"),
+        )
+        if probe is not None:
+            run_probe(functions, loaded, Probe.load(probe), output)
+            return
         run_worker(
-            Twin(
-                framework,
-                build_strategy=twin("strategy", "build_strategy"),
-                gather_over_workers=twin("strategy", "gather_over_workers"),
-                describe_software=twin("strategy", "describe_software"),
-                train=twin("train", "train"),
-                evaluate=twin("evaluate", "evaluate"),
-            ),
+            functions,
             loaded,
             started=started,
             output=output,
@@ -76,7 +83,8 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
 
         loaded = load_config(config)
         dataset = Dataset.open(loaded.dataset_dir)
-        twin("transform", "fit_transform")(get_workload(loaded.workload), dataset, output)
+        workload = get_workload(loaded, dataset.manifest)
+        twin("transform", "fit_transform")(workload, dataset, output)
 
     @app.command()
     def pipeline(config: Config, output: Output) -> None:

@@ -32,6 +32,8 @@ class Metric:
     reduction: Reduction
     """How the workers' values become the run's: ``chief`` takes rank 0's, which is global."""
     meaning: str
+    better: Literal["more", "less", ""] = ""
+    """Which way a model improves, for metrics that it can be held to."""
 
 
 def _table(*rows: Metric) -> dict[str, Metric]:
@@ -40,13 +42,20 @@ def _table(*rows: Metric) -> dict[str, Metric]:
 
 METRICS: dict[str, Metric] = _table(
     Metric("train_loss", "nats", "learning", "chief",
-           "mean cross-entropy over the global batch of one step, before its update"),
+           "mean cross-entropy over the global batch of one step, before its update", "less"),
     Metric("eval_loss", "nats", "learning", "chief",
-           "mean cross-entropy over the whole eval split, after the last step"),
+           "mean cross-entropy over the whole eval split, after the last step", "less"),
     Metric("eval_accuracy", "share", "learning", "chief",
-           "correctly classified share of the eval split, after the last step"),
+           "correctly classified share of the eval split, after the last step", "more"),
+    Metric("eval_perplexity", "tokens", "learning", "chief",
+           "exponential of eval_loss: how many equally likely tokens are as uncertain", "less"),
+    Metric("eval_auc", "share", "learning", "chief",
+           "area under the ROC curve over the whole eval split, exact, after the last step",
+           "more"),
     Metric("examples_per_second", "1/s", "speed", "chief",
            "global batch x timed steps / train_seconds; timed steps exclude the warm-up"),
+    Metric("tokens_per_second", "1/s", "speed", "chief",
+           "examples_per_second x tokens predicted per example, of a text"),
     Metric("step_seconds", "s", "speed", "chief",
            "train_seconds / timed steps"),
     Metric("scaling_efficiency", "share", "speed", "chief",

@@ -62,8 +62,7 @@ def run_pipeline(
         "pipeline_seconds": seconds,
         "cached_stages": float(len(result.cached)),
         "blessed": float(result.blessed),
-        "eval_accuracy": result.eval_accuracy,
-    }
+    } | result.metrics
     tags = {COMPONENTS_TAG: json.dumps(result.components)}
     tracking.log_metrics(config, run_id, metrics, tags)
     tracking.finish_run(config, run_id, "FINISHED")

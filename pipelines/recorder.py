@@ -22,10 +22,17 @@ Batch = TypeVar("Batch")
 class Recorder:
     """Collects the metrics of one worker, under the names of the metrics table."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, traced: bool = False) -> None:
+        """``traced``: norms are wanted too, which costs time and is for parity alone."""
+        self.traced = traced
         self.metrics: dict[str, float] = {}
         self.losses: list[float] = []
         """This worker's training loss at every step, the mean over its part of the batch."""
+        self.gradient_norms: list[float] = []
+        """Of every step, if traced: the norm of the gradient over all parameters and workers,
+        before clipping."""
+        self.weight_norms: list[float] = []
+        """After every step, if traced: the norm of all parameters and running statistics."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -19,12 +19,14 @@ from pipelines.cell import Cell, cell_params
 from pipelines.config import Config
 from pipelines.ingest.dataset import Dataset
 from pipelines.metrics import reduce_over_workers
+from pipelines.parity.probe import Probe, probed
+from pipelines.parity.trace import TRACE_NAME
 from pipelines.recorder import Recorder
 from pipelines.strategies import Framework
 from pipelines.worker import Worker
-from pipelines.workloads import get_workload
+from pipelines.workloads import Weights, get_workload
 
-__all__ = ["RESULT_NAME", "Twin", "run_worker"]
+__all__ = ["RESULT_NAME", "Twin", "run_probe", "run_worker"]
 
 RESULT_NAME = "result.json"
 
@@ -39,6 +41,7 @@ class Twin:
     describe_software: Callable[[], dict[str, str]]
     train: Callable[..., Any]
     evaluate: Callable[..., dict[str, float]]
+    weights_of: Callable[..., Weights]
 
 
 def run_worker(
@@ -61,8 +64,7 @@ def run_worker(
     recorder.add("import_seconds", time.perf_counter() - started)
     worker = Worker.from_environment()
     dataset = Dataset.open(config.dataset_dir)
-    workload = get_workload(config.workload)
-    workload.check_dataset(dataset.manifest)
+    workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
     cell = Cell(twin.framework, strategy_name, worker.workers, scaling, repeat)
     params = {
@@ -86,12 +88,38 @@ def run_worker(
         with recorder.phase("evaluate_seconds"):
             evaluation = twin.evaluate(config, workload, model, transformed)
         recorder.metrics.update(evaluation)
+        if workload.predicts_sequences:
+            tokens = workload.predictions_per_example
+            recorder.add("tokens_per_second", recorder.metrics["examples_per_second"] * tokens)
         metrics, losses = _over_workers(twin, strategy, recorder)
         run.log_metrics(metrics)
         run.log_series("train_loss", losses)
         if worker.is_chief:
             result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
             (output / RESULT_NAME).write_text(json.dumps(result))
+
+
+def run_probe(twin: Twin, config: Config, probe: Probe, output: Path) -> None:
+    """Train and evaluate as the worker that the environment describes, every step written down.
+
+    Nothing is tracked. Rank 0 writes ``trace.npz`` to ``output``: ``loss``, ``gradient_norm`` and
+    ``weight_norm`` of every step, ``weights/<name>`` at the end, and ``metric/<name>``.
+    """
+    recorder, worker = Recorder(traced=True), Worker.from_environment()
+    workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
+    strategy = twin.build_strategy(config.strategy(twin.framework), worker)
+    model = twin.train(config, probed(workload, probe), strategy, worker, recorder, None)
+    evaluation = twin.evaluate(config, workload, model, None)
+    _, losses = _over_workers(twin, strategy, recorder)
+    if worker.is_chief:
+        written: dict[str, Any] = {
+            "loss": np.array(losses),
+            "gradient_norm": np.array(recorder.gradient_norms),
+            "weight_norm": np.array(recorder.weight_norms),
+            **{f"weights/{name}": values for name, values in twin.weights_of(model).items()},
+            **{f"metric/{name}": np.array(value) for name, value in evaluation.items()},
+        }
+        np.savez(output / TRACE_NAME, **written)
 
 
 def _over_workers(

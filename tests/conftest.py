@@ -9,6 +9,7 @@ import pytest
 from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset, ingest
+from pipelines.schedule import learning_rates
 from pipelines.workloads import Vision
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
@@ -97,3 +98,29 @@ def reference_losses() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
 
     return losses
+
+
+@pytest.fixture(scope="session")
+def reference_updates() -> Callable[..., np.ndarray]:
+    """A parameter after the published update rules, in float64, given a gradient per step."""
+
+    def updated(config: Config, weight: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+        asked = config.training.optimizer
+        mean, square = np.zeros_like(weight), np.zeros_like(weight)
+        for step, (rate, gradient) in enumerate(
+            zip(learning_rates(config.training), gradients, strict=False), start=1
+        ):
+            if asked.name in ("sgd", "momentum"):
+                mean = (asked.momentum if asked.name == "momentum" else 0) * mean + gradient
+                weight = weight - rate * mean
+                continue
+            if asked.name == "adamw" and weight.ndim > 1:
+                weight = weight * (1 - rate * asked.weight_decay)
+            mean = asked.beta1 * mean + (1 - asked.beta1) * gradient
+            square = asked.beta2 * square + (1 - asked.beta2) * gradient**2
+            corrected = square / (1 - asked.beta2**step)
+            change = mean / (1 - asked.beta1**step) / (np.sqrt(corrected) + asked.epsilon)
+            weight = weight - rate * change
+        return weight
+
+    return updated

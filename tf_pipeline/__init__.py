@@ -5,10 +5,11 @@ file and name       here                                   its twin in ``torch_p
 ==================  =====================================  ======================================
 data                ``tf.data.Dataset``                    ``DataLoader``, ``IterableDataset``
 transform           TensorFlow Transform                   statistics as buffers of a module
-model               Keras layers, channels last            ``nn.Module``, channels first
+model               Keras layers                           ``nn.Module``
+optimizer           Keras's, their steps made PyTorch's    ``torch.optim``
 strategy            ``tf.distribute.Strategy``             Lightning ``Strategy``
 train               a loop over ``strategy.run``           ``LightningModule`` and ``Trainer``
-evaluate            Keras metrics; TFMA in the DAG         torchmetrics, in the DAG too
+evaluate            batch by batch; in the DAG, TFMA       batch by batch; in the DAG, exported
 export              SavedModel                             ``torch.export`` program
 pipeline            TFX components, ML Metadata            kfp components, typed artifacts
 runners             ``LocalDagRunner``, Kubeflow V2        ``kfp.local``, kfp compiler

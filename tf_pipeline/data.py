@@ -1,4 +1,4 @@
-"""Batches of (features, labels) as a ``tf.data.Dataset``."""
+"""Batches of (features, target) as a ``tf.data.Dataset``."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipelines.config import Config
 from pipelines.ingest.manifest import Split
 from pipelines.ingest.reader import SharedBatches
 from pipelines.worker import Worker
-from pipelines.workloads import Vision
+from pipelines.workloads import TARGET, TensorSpec, Workload
 
 __all__ = ["list_columns", "open_dataset"]
 
@@ -20,12 +20,12 @@ _EXAMPLE_TYPES = {"string": pa.binary(), "uint8": pa.int64()}
 
 def open_dataset(
     config: Config,
-    workload: Vision,
+    workload: Workload,
     split: Split,
     worker: Worker,
     transformed: Path | None = None,
 ) -> tf.data.Dataset:
-    """This worker's batches: images (batch, height, width, channels) and labels (batch,).
+    """This worker's batches: features by name, as the workload states them, and the target.
 
     ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; ``eval`` is
     the whole split once, for every worker. With ``transformed`` the examples come from the folder
@@ -65,13 +65,15 @@ def list_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _shared_stream(
-    config: Config, workload: Vision, split: Split, worker: Worker
+    config: Config, workload: Workload, split: Split, worker: Worker
 ) -> tf.data.Dataset:
     size = config.training.batch_size_per_worker if split == "train" else None
-    signature = (
-        tf.TensorSpec((size, *workload.image_shape), tf.float32),
-        tf.TensorSpec((size,), tf.int64),
-    )
+
+    def batched(spec: TensorSpec) -> tf.TensorSpec:
+        return tf.TensorSpec((size, *spec.shape), spec.dtype)
+
+    features = {name: batched(spec) for name, spec in workload.features.items()}
+    signature = (features, batched(workload.target))
     # Opened here, in the build phase: inside the generator tf.data would turn an altered shard's
     # InputError into an error of its own.
     stream = SharedBatches(config, workload, split, worker)
@@ -80,7 +82,7 @@ def _shared_stream(
 
 
 def _transformed_records(
-    config: Config, workload: Vision, split: Split, worker: Worker, folder: Path
+    config: Config, workload: Workload, split: Split, worker: Worker, folder: Path
 ) -> tf.data.Dataset:
     size = config.training.batch_size_per_worker
     files = tf.data.Dataset.list_files(str(folder / f"Split-{split}" / "*"), shuffle=False)
@@ -88,14 +90,13 @@ def _transformed_records(
     if split == "train":
         records = records.shard(worker.workers, worker.rank)
         records = records.shuffle(_SHUFFLE_BUFFER_EXAMPLES, seed=config.training.seed).repeat()
-    spec = {
-        workload.feature: tf.io.FixedLenFeature(workload.image_shape, tf.float32),
-        workload.label: tf.io.FixedLenFeature((), tf.int64),
-    }
+    specs = {**workload.features, TARGET: workload.target}
+    stored = {name: tf.io.FixedLenFeature(spec.shape, spec.dtype) for name, spec in specs.items()}
 
-    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        columns = tf.io.parse_example(serialized, spec)
-        return columns[workload.feature], columns[workload.label]
+    def parse(serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        features = tf.io.parse_example(serialized, stored)
+        target = features.pop(TARGET)
+        return features, target
 
     batches = records.batch(size, drop_remainder=split == "train").map(parse)
     return _endless(batches) if split == "train" else batches

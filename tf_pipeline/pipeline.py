@@ -23,10 +23,8 @@ from pipelines.config import Config
 from pipelines.dag import DagEnvironment, Stage
 from pipelines.errors import InputError
 from pipelines.ingest.tf_metadata import ACCEPTED, SCHEMA_NAME
-from pipelines.workloads import get_workload
 from tf_pipeline.data import list_columns
 from tf_pipeline.evaluate import build_eval_config
-from tf_pipeline.transform import transform_config
 
 __all__ = ["STAGE_OF", "ArrowParquetExecutor", "build_pipeline"]
 
@@ -47,7 +45,11 @@ _SPLITS = ("train", "eval")
 
 def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipeline:
     """The DAG from an ingested dataset to a published model, blessed or not published."""
-    workload = get_workload(config.workload)
+    settings = {
+        "config": config.for_steps(),
+        "dataset": environment.dataset,
+        "cache_key": environment.cache_key,
+    }
     example_gen = FileBasedExampleGen(
         input_base=environment.dataset,
         input_config=tfx.proto.Input(
@@ -72,7 +74,7 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
         examples=examples,
         schema=schema,
         preprocessing_fn="tf_pipeline.transform.preprocessing_fn",
-        custom_config={**transform_config(workload), "cache_key": environment.cache_key},
+        custom_config=settings,
     )
     transform.add_upstream_node(example_validator)
     trainer = tfx.components.Trainer(
@@ -82,17 +84,14 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
         schema=schema,
         train_args=tfx.proto.TrainArgs(splits=["train"], num_steps=config.training.steps),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config={
-            "config": config.model_dump(mode="json", include={"name", "workload", "training"}),
-            "cache_key": environment.cache_key,
-        },
+        custom_config=settings,
     )
     evaluator = tfx.components.Evaluator(
         examples=examples,
         model=trainer.outputs["model"],
         schema=schema,
         example_splits=["eval"],
-        eval_config=build_eval_config(workload),
+        eval_config=build_eval_config(config.workload),
     )
     pusher = tfx.components.Pusher(
         model=trainer.outputs["model"],

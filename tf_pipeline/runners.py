@@ -16,6 +16,7 @@ from pipelines import events
 from pipelines.config import Config
 from pipelines.dag import DagEnvironment, PipelineResult
 from pipelines.errors import WorkError
+from tf_pipeline.evaluate import read_metrics
 from tf_pipeline.pipeline import STAGE_OF, build_pipeline
 
 __all__ = ["compile_kubeflow", "run_local"]
@@ -36,7 +37,7 @@ def run_local(config: Config, output: Path) -> PipelineResult:
     earlier = {execution.id for execution in store.get_executions()}
     with _announced_components():
         tfx.orchestration.LocalDagRunner().run(pipeline)
-    result = _collect(store, earlier)
+    result = _collect(config, store, earlier)
     result.write(output)
     return result
 
@@ -79,7 +80,7 @@ def _announced_components() -> Iterator[None]:
         absl_logging.set_verbosity(verbosity)
 
 
-def _collect(store: MetadataStore, earlier: set[int]) -> PipelineResult:
+def _collect(config: Config, store: MetadataStore, earlier: set[int]) -> PipelineResult:
     """Read from ML Metadata what the newest executions took and made."""
     components: dict[str, float] = {}
     cached: list[str] = []
@@ -94,14 +95,16 @@ def _collect(store: MetadataStore, earlier: set[int]) -> PipelineResult:
             cached.append(name)
         outputs.update(_outputs_of(store, execution))
     evaluation = tfma.load_eval_result(outputs["evaluation"].uri)
-    metrics = evaluation.slicing_metrics[0][1][""][""]
+    found = evaluation.slicing_metrics[0][1][""][""]
     blessed = outputs["blessing"].custom_properties["blessed"].int_value == 1
     return PipelineResult.collect(
         components,
         STAGE_OF,
         cached=cached,
         blessed=blessed,
-        eval_accuracy=metrics["sparse_categorical_accuracy"]["doubleValue"],
+        metrics=read_metrics(
+            config.workload, {name: value.get("doubleValue") for name, value in found.items()}
+        ),
         pushed_to=_pushed_to(outputs["pushed_model"]) if blessed else None,
     )
 

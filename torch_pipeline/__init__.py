@@ -5,10 +5,11 @@ file and name       here                                   its twin in ``tf_pipe
 ==================  =====================================  ======================================
 data                ``DataLoader``, ``IterableDataset``    ``tf.data.Dataset``
 transform           statistics as buffers of a module      TensorFlow Transform
-model               ``nn.Module``, channels first          Keras layers, channels last
+model               ``nn.Module``                          Keras layers
+optimizer           ``torch.optim``                        Keras's, their steps made PyTorch's
 strategy            Lightning ``Strategy``                 ``tf.distribute.Strategy``
 train               ``LightningModule`` and ``Trainer``    a loop over ``strategy.run``
-evaluate            torchmetrics, in the DAG too           Keras metrics; TFMA in the DAG
+evaluate            batch by batch; in the DAG, exported   batch by batch; in the DAG, TFMA
 export              ``torch.export`` program               SavedModel
 pipeline            kfp components, typed artifacts        TFX components, ML Metadata
 runners             ``kfp.local``, kfp compiler            ``LocalDagRunner``, Kubeflow V2

@@ -1,52 +1,76 @@
 """Evaluation, and the bar that a model must clear to be blessed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn import functional
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torch import Tensor, nn
 
 from pipelines.config import Config
+from pipelines.ingest.cache import mapped_columns
 from pipelines.ingest.dataset import Dataset
+from pipelines.ingest.reader import sequential_batches
 from pipelines.worker import Worker
-from pipelines.workloads import Vision
+from pipelines.workloads import Workload
+from pipelines.workloads.evaluation import Evaluation
 from torch_pipeline.data import open_dataset
 from torch_pipeline.export import MODEL_NAME
+from torch_pipeline.loss import mean_loss
 
 __all__ = ["evaluate", "evaluate_exported"]
 
+_EXPORTED_BATCH_SIZE = 256
+
 
 def evaluate(
-    config: Config, workload: Vision, model: nn.Module, transformed: Path | None = None
+    config: Config, workload: Workload, model: nn.Module, transformed: Path | None = None
 ) -> dict[str, float]:
-    """``eval_loss`` and ``eval_accuracy`` of a model on the whole eval split."""
-    device = next(model.parameters()).device
-    loss = MeanMetric().to(device)
-    accuracy = MulticlassAccuracy(workload.classes, average="micro").to(device)
+    """The workload's metrics of a model on the whole eval split."""
+    example = next(model.parameters())
+
+    def predictions() -> Iterable[tuple[Tensor, Tensor]]:
+        for features, target in open_dataset(config, workload, "eval", Worker(), transformed):
+            placed = {name: _placed(values, example) for name, values in features.items()}
+            yield model(placed), target.to(example.device)
+
     model.eval()
     with torch.inference_mode():
-        for features, labels in open_dataset(config, workload, "eval", Worker(), transformed):
-            labels = labels.to(device)
-            logits = model(features.to(device))
-            loss.update(functional.cross_entropy(logits, labels), weight=len(labels))
-            accuracy.update(logits, labels)
-    return {"eval_loss": float(loss.compute()), "eval_accuracy": float(accuracy.compute())}
+        return _metrics(workload, predictions())
 
 
-def evaluate_exported(workload: Vision, dataset: Dataset, model: Path) -> dict[str, float]:
-    """``eval_loss`` and ``eval_accuracy`` of an exported program on the raw eval split.
+def evaluate_exported(workload: Workload, dataset: Dataset, model: Path) -> dict[str, float]:
+    """The workload's metrics of an exported program on the raw eval split.
 
     What will be served is what is judged: ``model`` is the folder that ``export`` wrote.
     """
     program = torch.export.load(model / MODEL_NAME).module()
-    columns = dataset.columns("eval")
-    labels = torch.tensor(columns[workload.label])
+    statistics = dataset.manifest.statistics["train"]
+
+    def predictions() -> Iterable[tuple[Tensor, Tensor]]:
+        mapped = mapped_columns(dataset, "eval")
+        read = {name: mapped[name] for name in workload.columns}
+        for columns in sequential_batches(read, _EXPORTED_BATCH_SIZE):
+            raw = {name: torch.tensor(columns[name]) for name in workload.served_columns}
+            _, target = workload.prepare(columns, statistics)
+            probabilities = program(raw)
+            # Back to logits, of which the probabilities are made.
+            if workload.loss == "sigmoid":
+                yield torch.logit(probabilities), torch.from_numpy(target)
+            else:
+                yield probabilities.log(), torch.from_numpy(target)
+
     with torch.inference_mode():
-        probabilities = program(torch.tensor(columns[workload.feature]))
-    accuracy = MulticlassAccuracy(workload.classes, average="micro")
-    return {
-        "eval_loss": float(functional.nll_loss(probabilities.log(), labels)),
-        "eval_accuracy": float(accuracy(probabilities, labels)),
-    }
+        return _metrics(workload, predictions())
+
+
+def _metrics(workload: Workload, predictions: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    found = Evaluation(workload)
+    for logits, target in predictions:
+        loss = float(mean_loss(workload, logits, target))
+        found.add(loss, logits.cpu().numpy(), target.cpu().numpy())
+    return found.metrics()
+
+
+def _placed(values: Tensor, example: Tensor) -> Tensor:
+    """On the parameters' device, and numbers in their precision."""
+    return values.to(example.device, example.dtype if values.is_floating_point() else None)

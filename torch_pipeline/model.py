@@ -1,65 +1,78 @@
 """The workload's network in PyTorch, from the workload's own initial weights."""
 
+from importlib import import_module
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pipelines.workloads import Vision
-from pipelines.workloads.vision import Block
+from pipelines.workloads import Weights, Workload
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "weights_of"]
+
+_KINDS = {
+    "weight": "scale",
+    "bias": "bias",
+    "running_mean": "mean",
+    "running_var": "variance",
+}
+"""PyTorch's name for a normalisation's tensor -> the workloads'."""
 
 
-def build_model(workload: Vision, seed: int) -> nn.Module:
-    """A network from images (batch, channels, height, width) to logits (batch, classes)."""
-    model = _ResidualNetwork(workload)
+def build_model(workload: Workload, seed: int) -> nn.Module:
+    """A network from the workload's features, by name, to logits; every one with batches first."""
+    model: nn.Module = _network(workload)
     weights = workload.initial_weights(seed)
     with torch.no_grad():
-        for name, layer in model.named_children():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.weight.copy_(_as_torch(weights[f"{name}/kernel"]))
-                layer.bias.copy_(torch.from_numpy(weights[f"{name}/bias"]))
+        for name, tensor in _tensors(model).items():
+            tensor.copy_(torch.from_numpy(_output_first(name, weights.pop(name))))
+    if weights:
+        raise ValueError(f"the network has no {', '.join(weights)}")
     return model
 
 
-class _ResidualNetwork(nn.Module):
-    """The layers lie flat, named as the workload names them."""
-
-    def __init__(self, workload: Vision) -> None:
-        super().__init__()
-        self._blocks = list(workload.blocks())
-        self.stem = nn.Conv2d(workload.image_shape[2], workload.widths[0], 3, padding=1)
-        for block in self._blocks:
-            for name, layer in _block_layers(block).items():
-                self.add_module(f"{block.name}_{name}", layer)
-        self.head = nn.Linear(workload.widths[-1], workload.classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(images)
-        for block in self._blocks:
-            x = self._residual(x, block)
-        x = functional.gelu(x).mean(dim=(2, 3))
-        return self.head(x)
-
-    def _residual(self, x: Tensor, block: Block) -> Tensor:
-        shortcut = self.get_submodule(f"{block.name}_shortcut")(x) if block.projects else x
-        y = self.get_submodule(f"{block.name}_conv1")(functional.gelu(x))
-        y = self.get_submodule(f"{block.name}_conv2")(functional.gelu(y))
-        return shortcut + y
-
-
-def _block_layers(block: Block) -> dict[str, nn.Module]:
-    layers: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(block.input_width, block.width, 3, stride=block.stride, padding=1),
-        "conv2": nn.Conv2d(block.width, block.width, 3, padding=1),
+def weights_of(model: nn.Module) -> Weights:
+    """Every parameter and running statistic, named and laid out as the workload states."""
+    return {
+        name: _output_last(name, tensor.detach().cpu().numpy())
+        for name, tensor in _tensors(model).items()
     }
-    if block.projects:
-        layers["shortcut"] = nn.Conv2d(block.input_width, block.width, 1, stride=block.stride)
-    return layers
 
 
-def _as_torch(kernel: np.ndarray) -> Tensor:
-    """From (height, width, input, output) or (input, output) to torch's output-first layout."""
-    axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-    return torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes)))
+def _network(workload: Workload) -> nn.Module:
+    return import_module(f"torch_pipeline.workloads.{workload.name}").build_network(workload)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for layer, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False)) | _buffers(module)
+        for name, tensor in own.items():
+            found[f"{layer}/{_kind(module, name)}"] = tensor
+    return found
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    buffers = dict(module.named_buffers(recurse=False))
+    return {name: tensor for name, tensor in buffers.items() if name in _KINDS}
+
+
+def _kind(module: nn.Module, name: str) -> str:
+    if name == "weight" and isinstance(module, nn.Embedding):
+        return "embedding"
+    if name == "weight" and isinstance(module, nn.Linear | nn.Conv2d):
+        return "kernel"
+    return _KINDS[name]
+
+
+def _output_first(name: str, values: np.ndarray) -> np.ndarray:
+    """From (height, width, input, output) or (input, output) to torch's layout."""
+    if not name.endswith("/kernel"):
+        return values
+    return np.ascontiguousarray(values.transpose((3, 2, 0, 1) if values.ndim == 4 else (1, 0)))
+
+
+def _output_last(name: str, values: np.ndarray) -> np.ndarray:
+    if not name.endswith("/kernel"):
+        return values
+    return np.ascontiguousarray(values.transpose((2, 3, 1, 0) if values.ndim == 4 else (1, 0)))

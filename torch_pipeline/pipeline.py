@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
 
 def build_pipeline(config: Config, environment: DagEnvironment) -> dsl.base_component.BaseComponent:
     """The DAG from an ingested dataset to a published model, blessed or not published."""
-    settings = config.model_dump(mode="json", include={"name", "workload", "training"})
+    settings = config.for_steps()
     component = dsl.component(base_image=environment.image, install_kfp_package=False)
 
     def cached(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -49,7 +49,11 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> dsl.base_comp
             component(transform)(config=settings, dataset_dir=environment.dataset)
         ).after(validated)
         trained = cached(
-            component(train)(config=settings, transformed=transformed.outputs["transformed"])
+            component(train)(
+                config=settings,
+                dataset_dir=environment.dataset,
+                transformed=transformed.outputs["transformed"],
+            )
         )
         evaluated = cached(
             component(evaluate)(
@@ -96,15 +100,22 @@ def transform(config: dict, dataset_dir: str, transformed: dsl.Output[dsl.Datase
     from pipelines.workloads import get_workload
     from torch_pipeline.transform import fit_transform
 
-    workload = get_workload(parse_config(config, "transform").workload)
-    fit_transform(workload, Dataset.open(Path(dataset_dir)), Path(transformed.path))
+    dataset = Dataset.open(Path(dataset_dir))
+    workload = get_workload(parse_config(config, "transform"), dataset.manifest)
+    fit_transform(workload, dataset, Path(transformed.path))
 
 
-def train(config: dict, transformed: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]) -> None:
+def train(
+    config: dict,
+    dataset_dir: str,
+    transformed: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+) -> None:
     """Train on the transformed examples, then export."""
     from pathlib import Path
 
     from pipelines.config import parse_config
+    from pipelines.ingest.dataset import Dataset
     from pipelines.recorder import Recorder
     from pipelines.worker import Worker
     from pipelines.workloads import get_workload
@@ -113,12 +124,13 @@ def train(config: dict, transformed: dsl.Input[dsl.Dataset], model: dsl.Output[d
     from torch_pipeline.train import train as train_model
 
     settings = parse_config(config, "train")
-    workload = get_workload(settings.workload)
+    dataset = Dataset.open(Path(dataset_dir))
+    workload = get_workload(settings, dataset.manifest)
     worker = Worker()
     strategy = build_strategy("single", worker)
     folder = Path(transformed.path)
     trained = train_model(settings, workload, strategy, worker, Recorder(), folder)
-    export(workload, trained, folder / "transform_fn", Path(model.path))
+    export(workload, trained, folder / "transform_fn", dataset, Path(model.path))
 
 
 def evaluate(
@@ -136,8 +148,8 @@ def evaluate(
     from pipelines.workloads import get_workload
     from torch_pipeline.evaluate import evaluate_exported
 
-    workload = get_workload(parse_config(config, "evaluate").workload)
     dataset = Dataset.open(Path(dataset_dir))
+    workload = get_workload(parse_config(config, "evaluate"), dataset.manifest)
     found = evaluate_exported(workload, dataset, Path(model.path))
     # Metrics travel as metadata; the file is there because the cache takes an artifact without
     # one for a lost one.
@@ -149,11 +161,10 @@ def evaluate(
 def bless(config: dict, metrics: dsl.Input[dsl.Metrics]) -> str:
     """Hold the metrics to the workload's thresholds."""
     from pipelines.config import parse_config
-    from pipelines.workloads import get_workload
+    from pipelines.workloads import get_thresholds, meets_thresholds
 
-    thresholds = get_workload(parse_config(config, "bless").workload).thresholds
-    met = all(metrics.metadata[name] >= least for name, least in thresholds.items())
-    return "blessed" if met else "not blessed"
+    thresholds = get_thresholds(parse_config(config, "bless").workload)
+    return "blessed" if meets_thresholds(metrics.metadata, thresholds) else "not blessed"
 
 
 def push(model: dsl.Input[dsl.Model], serving: str, cache_key: str) -> None:

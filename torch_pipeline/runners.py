@@ -13,6 +13,7 @@ from kfp import compiler, local
 from pipelines import events
 from pipelines.config import Config
 from pipelines.dag import DagEnvironment, PipelineResult
+from pipelines.metrics import METRICS
 from torch_pipeline.pipeline import STAGE_OF, build_pipeline
 
 __all__ = ["compile_kubeflow", "run_local"]
@@ -39,7 +40,9 @@ def run_local(config: Config, output: Path) -> PipelineResult:
         STAGE_OF,
         cached=watch.cached,
         blessed=blessed,
-        eval_accuracy=outputs["metrics"].metadata["eval_accuracy"],
+        metrics={
+            name: value for name, value in outputs["metrics"].metadata.items() if name in METRICS
+        },
         pushed_to=_published(environment) if blessed else None,
     )
     result.write(output)

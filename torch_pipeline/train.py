@@ -1,6 +1,7 @@
 """Training: a ``LightningModule`` under a ``Trainer``, which serves every strategy."""
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,34 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pipelines.config import Config, OptimizerConfig
+from pipelines.config import Config
+from pipelines.errors import InputError
 from pipelines.recorder import Recorder, StepClock
+from pipelines.schedule import learning_rates
 from pipelines.worker import Worker
-from pipelines.workloads import Vision
+from pipelines.workloads import Workload
 from torch_pipeline.data import open_dataset
-from torch_pipeline.model import build_model
+from torch_pipeline.loss import mean_loss
+from torch_pipeline.model import build_model, weights_of
+from torch_pipeline.optimizer import build_optimizer, global_norm
 from torch_pipeline.strategy import fence
 
 __all__ = ["train"]
 
+_PRECISIONS = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+    "float64": "64-true",
+}
+
+_Batch = tuple[dict[str, Tensor], Tensor]
+
 
 def train(
     config: Config,
-    workload: Vision,
+    workload: Workload,
     strategy: Strategy,
     worker: Worker,
     recorder: Recorder,
@@ -33,80 +46,122 @@ def train(
     """Train from the workload's initial weights for ``training.steps`` steps.
 
     Speed, phases and this worker's losses go to the recorder.
+
+    Raises:
+        InputError: if the machine cannot train in the configured precision.
     """
+    training = config.training
+    if training.precision == "float16" and not torch.cuda.is_available():
+        raise InputError("training.precision: float16 needs a GPU; bfloat16 runs on any machine")
+    # On by default here for convolutions, and in TensorFlow: it rounds factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
     clock = StepClock(
         recorder,
-        steps=config.training.steps,
-        warmup_steps=config.training.warmup_steps,
+        steps=training.steps,
+        warmup_steps=training.warmup_steps,
         global_batch_size=config.global_batch_size(worker.workers),
         fence=lambda: fence(strategy),
     )
     with ExitStack() as building:
         building.enter_context(recorder.phase("build_seconds"))
         batches = open_dataset(config, workload, "train", worker, transformed)
-        module = _Training(build_model(workload, config.training.seed), config.training.optimizer)
         local_workers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         trainer = Trainer(
             strategy=strategy,
             devices=local_workers,
             num_nodes=worker.workers // local_workers,
             accelerator="auto",
-            max_steps=config.training.steps,
+            precision=_PRECISIONS[training.precision],
+            max_steps=training.steps,
             max_epochs=-1,
-            callbacks=[_Timing(clock, building)],
+            accumulate_grad_batches=training.gradient_accumulation,
+            gradient_clip_val=training.optimizer.clip_norm,
+            callbacks=[_Timing(clock, building, recorder)],
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, clock.waiting(batches))
-    recorder.losses = torch.stack(module.losses).tolist()
-    return module.model
+        with trainer.init_module():
+            model = build_model(workload, training.seed)
+        module = _Training(config, workload, model, recorder)
+        parts = _in_parts(clock.waiting(batches), training.gradient_accumulation)
+        trainer.fit(module, parts)
+    losses = torch.stack(module.losses).reshape(training.steps, -1).mean(dim=1)
+    recorder.losses = losses.tolist()
+    return model
 
 
 class _Training(LightningModule):
-    def __init__(self, model: nn.Module, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self, config: Config, workload: Workload, model: nn.Module, recorder: Recorder
+    ) -> None:
         super().__init__()
         self.model = model
         self.losses: list[Tensor] = []
-        self._optimizer = optimizer
+        self._config = config
+        self._workload = workload
+        self._recorder = recorder
+        compiled = torch.compile(model) if config.training.compile == "default" else model
+        self._network = [compiled]  # in a list, so that its parameters are not registered twice
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        features, labels = batch
+    def training_step(self, batch: _Batch, batch_idx: int) -> Tensor:
+        features, target = batch
         # DistributedDataParallel averages gradients over the workers, whose batches have one
         # size, so the mean over the local batch is what each contributes.
-        loss = functional.cross_entropy(self.model(features), labels)
+        loss = mean_loss(self._workload, self._network[0](features), target)
         self.losses.append(loss.detach())
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return _build_optimizer(self.model, self._optimizer)
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self._config, self.model)
+        rates = learning_rates(self._config.training)
+        # Asked for one step more than there are.
+        shares = [*(rates / self._config.training.optimizer.learning_rate), 0.0]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shares.__getitem__)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._recorder.traced:
+            gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+            self._recorder.gradient_norms.append(float(global_norm(gradients)))
 
 
 class _Timing(Callback):
     """Ends the build phase where Lightning begins its loop, and counts the steps."""
 
-    def __init__(self, clock: StepClock, building: ExitStack) -> None:
+    def __init__(self, clock: StepClock, building: ExitStack, recorder: Recorder) -> None:
         self._clock = clock
         self._building = building
+        self._recorder = recorder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._building.close()
         self._clock.start()
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if self._recorder.traced:
+            tensors = [torch.from_numpy(each) for each in weights_of(pl_module.model).values()]
+            self._recorder.weight_norms.append(float(global_norm(tensors)))
         self._clock.step_done()
 
 
-def _build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    decayed = [weight for name, weight in model.named_parameters() if not name.endswith("bias")]
-    exempt = [weight for name, weight in model.named_parameters() if name.endswith("bias")]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": exempt, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        eps=1e-8,
-    )
+def _in_parts(batches: Iterable[_Batch], parts: int) -> Iterator[_Batch]:
+    for features, target in batches:
+        size = len(target) // parts
+        for start in range(0, size * parts, size):
+            rows = slice(start, start + size)
+            yield {name: values[rows] for name, values in features.items()}, target[rows]

@@ -1,58 +1,78 @@
 """Feature transformation: statistics fitted once over the train split, baked into the model."""
 
-import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from pipelines.ingest.cache import mapped_columns
 from pipelines.ingest.dataset import Dataset
-from pipelines.workloads import Vision
+from pipelines.ingest.manifest import Split
+from pipelines.workloads import Workload
 
 __all__ = ["fit_transform", "load_transform"]
 
 Tensors = dict[str, Tensor]
-_FITTED_NAME = "fitted.json"
+_FITTED_NAME = "fitted.pt"
 
 
-def fit_transform(workload: Vision, dataset: Dataset, output: Path) -> None:
+def fit_transform(workload: Workload, dataset: Dataset, output: Path) -> None:
     """Fit the transform on the train split and apply it to every split.
 
-    The feature is standardised by mean and standard deviation of all its elements over the train
-    split; other columns than feature and label are dropped. Writes ``output/transform_fn`` for
-    ``load_transform``, and transformed examples as Parquet under ``output/split=<split>``.
+    Writes ``output/transform_fn`` for ``load_transform``, and transformed examples as Parquet
+    under ``output/split=<split>``.
     """
-    values = dataset.columns("train")[workload.feature].astype(np.float64)
-    fitted = output / "transform_fn"
-    fitted.mkdir(parents=True)
-    statistics = {"mean": float(values.mean()), "std": float(values.std())}
-    (fitted / _FITTED_NAME).write_text(json.dumps(statistics))
-    transform = load_transform(fitted)
+    config = workload.transform_config()
+    fitted = _side(workload.name).fit(_columns(workload, dataset, "train"), config)
+    folder = output / "transform_fn"
+    folder.mkdir(parents=True)
+    torch.save(
+        {"workload": workload.name, "config": config, "fitted": fitted}, folder / _FITTED_NAME
+    )
+    transform = load_transform(folder)
     for split in dataset.manifest.split_shares:
-        columns = dataset.columns(split)
-        transformed = transform({workload.feature: torch.tensor(columns[workload.feature])})
-        flat = transformed[workload.feature].numpy().reshape(-1)
-        images = pa.FixedSizeListArray.from_arrays(pa.array(flat), workload.elements_per_example)
-        table = pa.table({workload.feature: images, workload.label: columns[workload.label]})
+        transformed = transform(_columns(workload, dataset, split))
+        table = pa.table({name: _as_arrow(values) for name, values in transformed.items()})
         (output / f"split={split}").mkdir()
         pq.write_table(table, output / f"split={split}" / "transformed_examples.parquet")
 
 
 def load_transform(folder: Path) -> Callable[[Tensors], Tensors]:
     """The fitted transform, as a module that an exported model can carry."""
-    fitted = json.loads((folder / _FITTED_NAME).read_text())
-    return _Standardise(fitted["mean"], fitted["std"])
+    saved = torch.load(folder / _FITTED_NAME, weights_only=True)
+    return _Transform(saved["workload"], saved["config"], saved["fitted"])
 
 
-class _Standardise(nn.Module):
-    def __init__(self, mean: float, std: float) -> None:
+class _Transform(nn.Module):
+    def __init__(self, workload: str, config: dict[str, Any], fitted: Tensors) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self._side = _side(workload)
+        self._config = config
+        for name, values in fitted.items():
+            self.register_buffer(name, values)
 
     def forward(self, raw: Tensors) -> Tensors:
-        return {name: (values - self.mean) / self.std for name, values in raw.items()}
+        transformed: Tensors = self._side.preprocess(raw, self._config, dict(self.named_buffers()))
+        return transformed
+
+
+def _side(workload: str) -> Any:
+    return import_module(f"torch_pipeline.workloads.{workload}")
+
+
+def _columns(workload: Workload, dataset: Dataset, split: Split) -> Tensors:
+    """The columns that the workload reads, strings as codes."""
+    columns = mapped_columns(dataset, split)
+    return {name: torch.tensor(columns[name]) for name in workload.columns}
+
+
+def _as_arrow(values: Tensor) -> pa.Array:
+    flat = pa.array(values.numpy().reshape(-1))
+    if values.ndim == 1:
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, values[0].numel())

@@ -83,7 +83,7 @@ def _refuse_another(config: Config, dataset: Dataset, folder: Path) -> None:
     except InputError:
         return
     if dataset.manifest.source_version != version:
+        source = shown(str(config.data.path or config.data.source))
         raise InputError(
-            f"{folder}: {shown(str(config.data.path))} has changed since this dataset was made of "
-            f"it; {mend}"
+            f"{folder}: {source} has changed since this dataset was made of it; {mend}"
         )

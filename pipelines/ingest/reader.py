@@ -19,12 +19,9 @@ from pipelines.ingest.dataset import Dataset
 from pipelines.ingest.manifest import Split
 from pipelines.ingest.order import EpochOrder
 from pipelines.worker import Worker
-from pipelines.workloads.base import Workload
+from pipelines.workloads.base import Batch, Workload
 
 __all__ = ["BatchStream", "SharedBatches", "sequential_batches"]
-
-Batch = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
-"""Features (float32) and labels (int64), model-ready."""
 
 # One gather for the batches of several steps: small batches of many columns would otherwise
 # spend most of their time in calls.
@@ -46,7 +43,8 @@ class SharedBatches:
             InputError: naming the first shard that is missing or altered.
         """
         dataset = Dataset.open(config.dataset_dir)
-        self._columns = mapped_columns(dataset, split)
+        columns = mapped_columns(dataset, split)
+        self._columns = {name: columns[name] for name in workload.columns}
         self._statistics = dataset.manifest.statistics["train"]
         self._workload = workload
         self._config = config

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 
 from pipelines.data_config import DataConfig
 from pipelines.ingest.files import find_files
@@ -25,13 +26,15 @@ def request_digest(config: DataConfig) -> str:
 def source_version(config: DataConfig) -> str:
     """SHA-256 over the names, sizes and times of the files that ``data.path`` names.
 
-    Of what is made up: over the version of what makes it.
+    Of what is made up or comes along: over the version of what it is made by or comes with.
 
     Raises:
         InputError: if they cannot be found.
     """
     if config.source == "synthetic":
         return _digest(str(GENERATOR_VERSION))
+    if config.source == "text" and config.path is None:
+        return _digest(platform.python_version())  # whose own help it is
     files = find_files(config.path, may_be_empty=True) if config.path else []
     return _digest("\n".join(f"{shown(file.url)} {file.size} {file.version}" for file in files))
 

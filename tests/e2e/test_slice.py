@@ -123,7 +123,7 @@ def losses(report: dict[str, Any], client: Any) -> dict[tuple[str, int], list[fl
 def test_the_command_tells_its_story_on_standard_error(done: Done, config: Config) -> None:
     lines = done.stderr.splitlines()
 
-    told = ["ingest", "pipeline tf", "pipeline torch", "study", "compare"]
+    told = ["ingest", "pipeline tf", "pipeline torch", "parity", "study", "compare"]
     closed = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
     assert [line[: len(title)] for line, title in zip(closed, told, strict=True)] == told
     assert not any(line.startswith("✗") for line in lines)
@@ -158,7 +158,7 @@ def test_every_cell_of_the_matrix_is_reported_once(report: dict[str, Any]) -> No
         assert len(cell["repeats"]) == len(cell["mlflow_run_ids"]) == REPEATS
         assert cell["median"] == median(cell["repeats"]) > 0
         assert cell["interval95"] is None  # one repeat says nothing of its spread
-        assert 0.5 < cell["eval_accuracy"] <= 1
+        assert 0.5 < cell["eval_metrics"]["eval_accuracy"] <= 1
 
 
 def test_every_phase_took_time_and_together_they_fit_into_the_wall_clock(
@@ -202,7 +202,7 @@ def test_both_pipelines_ran_every_stage_and_pushed_a_blessed_model(
         )
         assert pipeline["cached_stages"] == 0
         assert pipeline["blessed"] is True
-        assert 0.5 <= pipeline["eval_accuracy"] <= 1
+        assert 0.5 <= pipeline["eval_metrics"]["eval_accuracy"] <= 1
         [model] = (config.output / "pipelines" / framework / "serving").iterdir()
         files = [path for path in model.rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) > 1000
@@ -231,7 +231,9 @@ def test_nothing_but_the_study_is_tracked(
     cells = {run_id for cell in report["cells"] for run_id in cell["mlflow_run_ids"]}
     pipelines = {pipeline["mlflow_run_id"] for pipeline in report["pipelines"].values()}
 
-    assert {run.run_id for run in runs.values() if run.kind != "summary"} == cells | pipelines
+    others = {run.run_id for run in runs.values() if run.kind not in ("summary", "parity")}
+    assert others == cells | pipelines
+    assert sum(run.kind == "parity" for run in runs.values()) == 1
     assert {run.status for run in runs.values()} == {"FINISHED"}
 
 
@@ -308,7 +310,7 @@ def test_a_second_pipeline_run_is_answered_from_the_cache(
     first = report["pipelines"][framework]
     assert result["cached"] == list(result["components"]) == list(first["components"])
     assert result["blessed"] is True
-    assert result["eval_accuracy"] == first["eval_accuracy"]
+    assert result["metrics"]["eval_accuracy"] == first["eval_metrics"]["eval_accuracy"]
     assert f"{len(first['components'])} components cached" in again.stderr
 
 

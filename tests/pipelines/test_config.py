@@ -317,7 +317,7 @@ def test_a_config_cannot_be_changed_once_it_is_checked() -> None:
         "data.splits={train: 0.7, eval: 0.3}",
         "data.reader=native",
         "training.steps=201",
-        "training.optimizer.weight_decay=0",
+        "training.optimizer.weight_decay=0.1",
         "tf.strategy=one_device",
         "torch.strategy=single",
         "study.repeats=4",
@@ -370,7 +370,12 @@ def test_a_dump_states_every_field_also_those_left_to_default(tmp_path: Path) ->
     assert stated["training"]["optimizer"] == {
         "name": "adamw",
         "learning_rate": 0.001,
-        "weight_decay": 0.01,
+        "momentum": 0.9,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "clip_norm": None,
     }
 
 

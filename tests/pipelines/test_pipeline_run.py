@@ -35,7 +35,8 @@ for name in COMPONENTS:
     emit("component", name=name, of=5)
     emit("something else")
 PipelineResult.collect(
-    COMPONENTS, STAGE_OF, cached=CACHED, blessed=BLESSED, eval_accuracy=0.875, pushed_to=None
+    COMPONENTS, STAGE_OF, cached=CACHED, blessed=BLESSED, metrics={"eval_accuracy": 0.875},
+    pushed_to=None,
 ).write(output)
 """
 

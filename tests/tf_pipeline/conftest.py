@@ -59,8 +59,8 @@ def config(load_shrunk: Callable[..., Config]) -> Config:
 
 
 @pytest.fixture(scope="session")
-def workload(config: Config) -> Vision:
-    return get_workload(config.workload)
+def workload(config: Config, dataset: Dataset) -> Vision:
+    return get_workload(config, dataset.manifest)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def transformed(
 @pytest.fixture(scope="session")
 def to_numpy() -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A batch as arrays: images (batch, height, width, channels) and labels."""
-    return lambda features, labels: (features.numpy(), labels.numpy())
+    return lambda features, labels: (features["image"].numpy(), labels.numpy())
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def apply_model() -> Callable[[Any, np.ndarray], np.ndarray]:
     """A model's logits of images (batch, height, width, channels)."""
 
     def apply(model: keras.Model, images: np.ndarray) -> np.ndarray:
-        return model(images, training=False).numpy()
+        return model({"image": images}, training=False).numpy()
 
     return apply
 
@@ -100,9 +100,7 @@ def apply_transform(workload: Vision) -> Callable[[Path, np.ndarray], np.ndarray
 
     def apply(folder: Path, raw: np.ndarray) -> np.ndarray:
         transform = load_transform(folder)
-        return transform({workload.feature: tf.reshape(raw, [len(raw), -1])})[
-            workload.feature
-        ].numpy()
+        return transform({"image": tf.reshape(raw, [len(raw), -1])})["image"].numpy()
 
     return apply
 
@@ -113,7 +111,7 @@ def run_exported() -> Callable[[Path, np.ndarray], np.ndarray]:
 
     def run(folder: Path, raw: np.ndarray) -> np.ndarray:
         served = tf.saved_model.load(str(folder)).signatures["serving_default"]
-        return served(tf.constant(raw))["probabilities"].numpy()
+        return served(image=tf.constant(raw))["probabilities"].numpy()
 
     return run
 

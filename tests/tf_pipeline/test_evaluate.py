@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ def expected(
     reference_losses: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Expected:
     """What the initial network of seed 3 scores on the eval split."""
-    images, labels = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
-    logits = reference_logits(workload, 3, images)
+    statistics = dataset.manifest.statistics["train"]
+    features, labels = workload.prepare(dataset.columns("eval"), statistics)
+    logits = reference_logits(workload, 3, features["image"])
     return {
         "eval_loss": float(reference_losses(logits, labels).mean()),
         "eval_accuracy": float((logits.argmax(axis=1) == labels).mean()),
@@ -57,9 +57,11 @@ def test_the_frameworks_own_transformed_examples_give_the_same_score(
 
 
 def test_the_dag_judges_the_exported_model_by_the_workloads_threshold(
-    workload: Vision,
+    load_shrunk: Callable[..., Config],
 ) -> None:
-    config = build_eval_config(replace(workload, thresholds={"eval_accuracy": 0.75}))
+    asked = load_shrunk("workload.thresholds.eval_accuracy=0.75")
+
+    config = build_eval_config(asked.workload)
 
     (model,), (metrics,) = config.model_specs, config.metrics_specs
     thresholds = {
@@ -68,5 +70,5 @@ def test_the_dag_judges_the_exported_model_by_the_workloads_threshold(
         if metric.HasField("threshold")
     }
     assert thresholds == {"SparseCategoricalAccuracy": 0.75}
-    assert (model.signature_name, model.label_key) == ("serving_examples", "label")
+    assert (model.signature_name, model.label_key) == ("serving_examples", "target")
     assert len(config.slicing_specs) == 1

@@ -23,15 +23,21 @@ for package in ("pipelines", "tf_pipeline", "tensorflow_transform", "tfx"):
 import numpy as np
 import tensorflow as tf
 served = tf.saved_model.load("model").signatures["serving_default"]
-np.save("found.npy", served(tf.constant(np.load("raw.npy")))["probabilities"].numpy())
+raw = tf.constant(np.load("raw.npy"))
+np.save("found.npy", served(image=raw)["probabilities"].numpy())
 """
 
 
 @pytest.fixture(scope="module")
-def exported(workload: Vision, transformed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    workload: Vision,
+    dataset: Dataset,
+    transformed: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The initial network of seed 3, exported."""
     output = tmp_path_factory.mktemp("exported") / "model"
-    export(workload, build_model(workload, 3), transformed / "transform_fn", output)
+    export(workload, build_model(workload, 3), transformed / "transform_fn", dataset, output)
     return output
 
 
@@ -47,8 +53,9 @@ def expected(
     reference_logits: Callable[[Vision, int, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """The reference network's probabilities on the eval split."""
-    images, _ = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
-    odds = np.exp(reference_logits(workload, 3, images))
+    statistics = dataset.manifest.statistics["train"]
+    features, _ = workload.prepare(dataset.columns("eval"), statistics)
+    odds = np.exp(reference_logits(workload, 3, features["image"]))
     return odds / odds.sum(axis=1, keepdims=True)
 
 
@@ -98,7 +105,12 @@ def test_serialised_examples_get_the_same_probabilities(
     served = tf.saved_model.load(str(exported)).signatures
     found = served["serving_examples"](tf.constant([serialised(image) for image in raw]))
 
-    assert set(served) == {"serving_default", "serving_examples"}
+    assert set(served) == {
+        "serving_default",
+        "serving_examples",
+        "transform_examples",
+        "example_losses",
+    }
     np.testing.assert_allclose(found["probabilities"].numpy(), expected, atol=1e-5)
 
 

@@ -1,67 +1,33 @@
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from pipelines.workloads import Vision
-from tf_pipeline.model import build_model
+from pipelines.workloads import Vision, Weights
+from pipelines.workloads.vision_presets import PRESETS
+from tf_pipeline.model import build_model, weights_of
 
-Apply = Callable[[Any, np.ndarray], np.ndarray]
-Logits = Callable[[Vision, int, np.ndarray], np.ndarray]
-
-WIDER = {"image_shape": (9, 6, 3), "widths": (4, 6, 8), "blocks_per_stage": 2, "classes": 5}
+TINY = Vision("tiny", (8, 8, 1), 10, PRESETS["tiny"])
 
 
-@pytest.mark.parametrize("seed", [0, 7])
-def test_the_initial_network_computes_the_reference_logits(
-    workload: Vision, apply_model: Apply, reference_logits: Logits, seed: int
-) -> None:
-    images = np.random.default_rng(1).standard_normal((5, *workload.image_shape)).astype("float32")
-
-    logits = apply_model(build_model(workload, seed), images)
-
-    assert logits.shape == (5, 10)
-    np.testing.assert_allclose(logits, reference_logits(workload, seed, images), atol=1e-5)
+@dataclass(frozen=True)
+class WithSpareWeights(Vision):
+    def initial_weights(self, seed: int) -> Weights:
+        return {**super().initial_weights(seed), "spare/bias": np.zeros(1, np.float32)}
 
 
-def test_other_sizes_odd_and_not_square_compute_the_reference_logits(
-    workload: Vision, apply_model: Apply, reference_logits: Logits
-) -> None:
-    wider = replace(workload, **WIDER)
-    images = np.random.default_rng(2).standard_normal((3, 9, 6, 3)).astype("float32")
+def test_every_weight_comes_back_by_name_in_the_workloads_layout() -> None:
+    initial = TINY.initial_weights(3)
 
-    logits = apply_model(build_model(wider, 0), images)
+    found = weights_of(build_model(TINY, 3))
 
-    assert logits.shape == (3, 5)
-    np.testing.assert_allclose(logits, reference_logits(wider, 0, images), atol=1e-5)
+    assert set(found) == set(initial)
+    for name, value in initial.items():
+        np.testing.assert_array_equal(found[name], value)
 
 
-def test_an_image_is_judged_alone_whatever_else_is_in_its_batch(
-    workload: Vision, apply_model: Apply
-) -> None:
-    images = np.random.default_rng(3).standard_normal((4, *workload.image_shape)).astype("float32")
-    model = build_model(workload, 0)
+def test_a_weight_that_the_network_has_no_place_for_is_an_error() -> None:
+    workload = WithSpareWeights("tiny", (8, 8, 1), 10, PRESETS["tiny"])
 
-    together = apply_model(model, images)
-    alone = np.concatenate([apply_model(model, images[[row]]) for row in range(4)])
-
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-def test_the_network_has_19562_trainable_parameters(workload: Vision) -> None:
-    model = build_model(workload, 0)
-
-    assert model.count_params() == 19_562
-    assert len(model.trainable_variables) == len(model.weights)
-
-
-def test_the_seed_alone_decides_the_initial_weights(workload: Vision, apply_model: Apply) -> None:
-    images = np.ones((1, *workload.image_shape), np.float32)
-    first, again, other = (
-        apply_model(build_model(workload, seed), images).tolist() for seed in (0, 0, 1)
-    )
-
-    assert first == again
-    assert first != other
+    with pytest.raises(ValueError, match="the network has no spare/bias"):
+        build_model(workload, 0)

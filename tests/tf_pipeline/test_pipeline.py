@@ -115,7 +115,7 @@ def test_the_stages_share_the_components_seconds(first: DagRun) -> None:
 
 def test_a_blessed_model_is_published_under_a_version_of_its_own(first: DagRun) -> None:
     assert first.result.blessed
-    assert first.result.eval_accuracy > 0.5
+    assert first.result.metrics["eval_accuracy"] > 0.5
     assert first.published == [first.result.pushed_to]
     assert Path(first.published[0]).name.isdigit()
 
@@ -128,7 +128,7 @@ def test_the_published_model_scores_what_the_dag_says_it_scores(
     probabilities = run_exported(Path(first.published[0]), columns["image"])
 
     accuracy = (probabilities.argmax(axis=1) == columns["label"]).mean()
-    assert first.result.eval_accuracy == pytest.approx(accuracy, abs=1e-6)
+    assert first.result.metrics["eval_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
 def test_the_dag_is_tracked_as_a_finished_run(first: DagRun, framework: Framework) -> None:
@@ -142,7 +142,7 @@ def test_the_dag_is_tracked_as_a_finished_run(first: DagRun, framework: Framewor
     assert set(run.data.metrics) <= set(METRICS)
     assert run.data.metrics["blessed"] == 1
     assert run.data.metrics["cached_stages"] == 0
-    assert run.data.metrics["eval_accuracy"] == pytest.approx(first.result.eval_accuracy)
+    assert run.data.metrics["eval_accuracy"] == pytest.approx(first.result.metrics["eval_accuracy"])
     assert run.data.metrics["train_stage_seconds"] == first.result.stages["train"]
 
 
@@ -150,7 +150,7 @@ def test_what_has_not_changed_comes_from_the_cache(first: DagRun, again: DagRun)
     assert list(again.result.components) == COMPONENTS
     assert again.result.cached == COMPONENTS
     assert again.result.blessed
-    assert again.result.eval_accuracy == first.result.eval_accuracy
+    assert again.result.metrics["eval_accuracy"] == first.result.metrics["eval_accuracy"]
 
 
 def test_a_cached_run_publishes_nothing_new(first: DagRun, again: DagRun) -> None:
@@ -168,6 +168,6 @@ def test_a_model_below_the_threshold_is_neither_blessed_nor_published(
 ) -> None:
     assert list(unreached.result.components) == WITHOUT_A_BLESSING
     assert not unreached.result.blessed
-    assert unreached.result.eval_accuracy < 0.9999
+    assert unreached.result.metrics["eval_accuracy"] < 0.9999
     assert unreached.result.pushed_to is None
     assert unreached.published == first.published

@@ -33,7 +33,7 @@ def read_examples(transformed: Path, workload: Vision) -> Callable[[str], dict[s
         records = tf.data.TFRecordDataset([str(file)], compression_type="GZIP")
         rows = [parsed(record.numpy()) for record in records]
         columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        columns[workload.label] = columns[workload.label].reshape(-1)
+        columns["target"] = columns["target"].reshape(-1)
         return columns
 
     return read
@@ -93,13 +93,13 @@ def test_the_transformed_train_split_has_mean_zero_and_deviation_one(
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_transformed_examples_hold_feature_and_label_alone(
+def test_transformed_examples_hold_feature_and_target_alone(
     dataset: Dataset, read_examples: Callable[[str], dict[str, np.ndarray]], split: str
 ) -> None:
     shapes = {name: column.shape for name, column in read_examples(split).items()}
 
     rows = dataset.manifest.rows(split)
-    assert shapes == {"image": (rows, 64), "label": (rows,)}
+    assert shapes == {"image": (rows, 64), "target": (rows,)}
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -108,7 +108,7 @@ def test_every_label_reaches_the_transformed_examples_the_zeros_too(
 ) -> None:
     expected = np.bincount(dataset.columns(split)["label"], minlength=10)
 
-    found = np.bincount(read_examples(split)["label"], minlength=10)
+    found = np.bincount(read_examples(split)["target"], minlength=10)
 
     assert expected[0] > 0
     assert found.tolist() == expected.tolist()

@@ -59,8 +59,8 @@ def config(load_shrunk: Callable[..., Config]) -> Config:
 
 
 @pytest.fixture(scope="session")
-def workload(config: Config) -> Vision:
-    return get_workload(config.workload)
+def workload(config: Config, dataset: Dataset) -> Vision:
+    return get_workload(config, dataset.manifest)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def transformed(
 @pytest.fixture(scope="session")
 def to_numpy() -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
     """A batch as arrays: images (batch, height, width, channels) and labels."""
-    return lambda features, labels: (features.permute(0, 2, 3, 1).numpy(), labels.numpy())
+    return lambda features, labels: (features["image"].numpy(), labels.numpy())
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def apply_model() -> Callable[[Any, np.ndarray], np.ndarray]:
 
     def apply(model: nn.Module, images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+            return model({"image": torch.from_numpy(images)}).numpy()
 
     return apply
 
@@ -101,7 +101,7 @@ def apply_transform(workload: Vision) -> Callable[[Path, np.ndarray], np.ndarray
 
     def apply(folder: Path, raw: np.ndarray) -> np.ndarray:
         transform = load_transform(folder)
-        return transform({workload.feature: torch.from_numpy(raw)})[workload.feature].numpy()
+        return transform({"image": torch.from_numpy(raw)})["image"].numpy()
 
     return apply
 
@@ -112,7 +112,7 @@ def run_exported() -> Callable[[Path, np.ndarray], np.ndarray]:
 
     def run(folder: Path, raw: np.ndarray) -> np.ndarray:
         program = torch.export.load(folder / MODEL_NAME).module()
-        return program(torch.from_numpy(raw)).detach().numpy()
+        return program({"image": torch.from_numpy(raw)}).detach().numpy()
 
     return run
 

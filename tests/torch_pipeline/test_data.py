@@ -80,8 +80,8 @@ def test_shared_training_batches_are_exactly_the_readers(
     expected = iter(SharedBatches(config, workload, "train", worker))
 
     for images, labels in batches("train", 4, worker):
-        expected_images, expected_labels = next(expected)
-        np.testing.assert_array_equal(images, expected_images)
+        features, expected_labels = next(expected)
+        np.testing.assert_array_equal(images, features["image"])
         np.testing.assert_array_equal(labels, expected_labels)
         assert (images.shape, images.dtype) == ((16, 8, 8, 1), np.float32)
         assert (labels.shape, labels.dtype) == ((16,), np.int64)

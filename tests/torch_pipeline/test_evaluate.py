@@ -22,8 +22,9 @@ def expected(
     reference_losses: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Expected:
     """What the initial network of seed 3 scores on the eval split."""
-    images, labels = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
-    logits = reference_logits(workload, 3, images)
+    statistics = dataset.manifest.statistics["train"]
+    features, labels = workload.prepare(dataset.columns("eval"), statistics)
+    logits = reference_logits(workload, 3, features["image"])
     return {
         "eval_loss": float(reference_losses(logits, labels).mean()),
         "eval_accuracy": float((logits.argmax(axis=1) == labels).mean()),
@@ -59,7 +60,7 @@ def test_the_frameworks_own_transformed_examples_give_the_same_score(
 def test_the_dag_judges_the_exported_model_by_the_workloads_threshold(
     workload: Vision, dataset: Dataset, transformed: Path, expected: Expected, tmp_path: Path
 ) -> None:
-    export(workload, build_model(workload, 3), transformed / "transform_fn", tmp_path)
+    export(workload, build_model(workload, 3), transformed / "transform_fn", dataset, tmp_path)
 
     found = evaluate_exported(workload, dataset, tmp_path)
 

@@ -22,15 +22,21 @@ for package in ("pipelines", "torch_pipeline", "lightning"):
 import numpy as np
 import torch
 program = torch.export.load("model/model.pt2").module()
-np.save("found.npy", program(torch.from_numpy(np.load("raw.npy"))).detach().numpy())
+raw = {"image": torch.from_numpy(np.load("raw.npy"))}
+np.save("found.npy", program(raw).detach().numpy())
 """
 
 
 @pytest.fixture(scope="module")
-def exported(workload: Vision, transformed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    workload: Vision,
+    dataset: Dataset,
+    transformed: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The initial network of seed 3, exported."""
     output = tmp_path_factory.mktemp("exported") / "model"
-    export(workload, build_model(workload, 3), transformed / "transform_fn", output)
+    export(workload, build_model(workload, 3), transformed / "transform_fn", dataset, output)
     return output
 
 
@@ -46,8 +52,9 @@ def expected(
     reference_logits: Callable[[Vision, int, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """The reference network's probabilities on the eval split."""
-    images, _ = workload.prepare(dataset.columns("eval"), dataset.manifest.statistics["train"])
-    odds = np.exp(reference_logits(workload, 3, images))
+    statistics = dataset.manifest.statistics["train"]
+    features, _ = workload.prepare(dataset.columns("eval"), statistics)
+    odds = np.exp(reference_logits(workload, 3, features["image"]))
     return odds / odds.sum(axis=1, keepdims=True)
 
 

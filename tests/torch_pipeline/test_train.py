@@ -107,8 +107,8 @@ def test_the_first_loss_is_the_initial_networks_on_the_first_global_batch(
     reference_losses: Callable[[np.ndarray, np.ndarray], np.ndarray],
     workers: int,
 ) -> None:
-    images, labels = next(iter(SharedBatches(runs[1].config, workload, "train", Worker())))
-    losses = reference_losses(reference_logits(workload, 0, images), labels)
+    features, labels = next(iter(SharedBatches(runs[1].config, workload, "train", Worker())))
+    losses = reference_losses(reference_logits(workload, 0, features["image"]), labels)
 
     assert len(losses) == GLOBAL_BATCH
     assert runs[workers].result["train_loss"][0] == pytest.approx(losses.mean(), abs=1e-5)

@@ -66,13 +66,13 @@ def test_the_transformed_train_split_has_mean_zero_and_deviation_one(
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_transformed_examples_hold_feature_and_label_alone(
+def test_transformed_examples_hold_feature_and_target_alone(
     dataset: Dataset, read_examples: Callable[[str], dict[str, np.ndarray]], split: str
 ) -> None:
     shapes = {name: column.shape for name, column in read_examples(split).items()}
 
     rows = dataset.manifest.rows(split)
-    assert shapes == {"image": (rows, 64), "label": (rows,)}
+    assert shapes == {"image": (rows, 64), "target": (rows,)}
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -81,7 +81,7 @@ def test_every_label_reaches_the_transformed_examples_the_zeros_too(
 ) -> None:
     expected = np.bincount(dataset.columns(split)["label"], minlength=10)
 
-    found = np.bincount(read_examples(split)["label"], minlength=10)
+    found = np.bincount(read_examples(split)["target"], minlength=10)
 
     assert expected[0] > 0
     assert found.tolist() == expected.tolist()

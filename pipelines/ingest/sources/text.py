@@ -1,6 +1,8 @@
 """``text``: plain text in UTF-8, cut into windows of tokens that predict the next one."""
 
+import platform
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -36,19 +38,23 @@ class Text(Source):
 
     A byte-pair vocabulary is trained here, on the first 64 MiB of the source (up to the end of a
     fragment), and is the dataset's file ``tokenizer.json``.
+
+    Without a path, the text is the file of pydoc's topics (some 0.7 MB of English and Python),
+    which every Python carries; its content depends on Python's version.
     """
 
     label = None
     ids_are_unique = True
 
     def __init__(self, config: DataConfig) -> None:
-        assert config.path is not None
-        self._files = find_files(config.path, suffixes=SUFFIXES)
-        self._path = config.path
+        self._path = config.path if config.path is not None else _pydoc_topics()
+        self._files = find_files(self._path, suffixes=SUFFIXES)
         self._length = config.text.sequence_length
         self._tokenizer: TextTokenizer
         size = sum(file.size for file in self._files)
         self.description = {"name": "text", "files": _total(len(self._files), size)}
+        if config.path is None:
+            self.description["corpus"] = f"pydoc's topics, Python {platform.python_version()}"
         if config.text.tokenizer == "bytes":
             self._tokenizer = Bytes()
             self.description |= {"tokenizer": "bytes", "tokens": f"{size:,}"}
@@ -126,6 +132,17 @@ class Text(Source):
             f"which has the {width:,} of one example; lower data.text.sequence_length (now "
             f"{self._length:,}) or join the files"
         )
+
+
+def _pydoc_topics() -> str:
+    package = find_spec("pydoc_data")
+    topics = find_spec("pydoc_data.topics") if package else None
+    if topics is None or topics.origin is None:
+        raise InputError(
+            "data.path: not given, and this Python comes without pydoc's topics, the default for "
+            "text; name a text file"
+        )
+    return topics.origin
 
 
 def _boundary(file: SourceFile, target: int) -> int:

@@ -161,3 +161,17 @@ def test_a_folder_that_takes_in_the_dataset_is_no_source(tmp_path: Path) -> None
         f"data.path: {tmp_path} takes in {tmp_path}/out/data, where the dataset is written; "
         "name a glob, or another output"
     )
+
+
+def test_another_pythons_help_is_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = {"name": "help", "output": str(tmp_path), "data": {"source": "text"}}
+    config = parse_config(raw, "test")
+    assert not ingest(config)[1]
+    assert ingest(config)[1]
+
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+
+    with pytest.raises(InputError, match="has changed"):
+        ingest(config)

@@ -196,7 +196,7 @@ def test_shared_training_batches_are_model_ready_and_split_over_the_workers(
     load_quickstart: Callable[..., Config], digits: Dataset
 ) -> None:
     config = load_quickstart()
-    workload = get_workload(config.workload)
+    workload = get_workload(config, digits.manifest)
     alone = load_quickstart("training.batch_size_per_worker=32")
 
     parts = [
@@ -205,17 +205,17 @@ def test_shared_training_batches_are_model_ready_and_split_over_the_workers(
     whole = next(iter(SharedBatches(alone, workload, "train", Worker(0, 1))))
 
     for features, labels in parts:
-        assert (features.shape, features.dtype) == ((16, 8, 8, 1), np.float32)
+        assert (features["image"].shape, features["image"].dtype) == ((16, 8, 8, 1), np.float32)
         assert (labels.shape, labels.dtype) == ((16,), np.int64)
-    for index in range(2):
-        joined = np.concatenate([part[index] for part in parts])
-        np.testing.assert_array_equal(joined, whole[index])
+    joined = np.concatenate([features["image"] for features, _ in parts])
+    np.testing.assert_array_equal(joined, whole[0]["image"])
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), whole[1])
 
 
 def test_shared_eval_batches_give_every_worker_the_whole_split_once(
     quickstart: Config, digits: Dataset
 ) -> None:
-    workload = get_workload(quickstart.workload)
+    workload = get_workload(quickstart, digits.manifest)
     stored = digits.columns("eval")["label"]
 
     for rank in range(2):

@@ -1,8 +1,10 @@
 import os
 import pickle
+import platform
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from pipelines.data_config import DataConfig
@@ -107,6 +110,44 @@ def test_the_source_describes_itself(tmp_path: Path) -> None:
         "tokenizer": "bytes",
         "tokens": "1,234,567",
     }
+
+
+def test_without_a_path_the_topics_of_pydoc_are_read() -> None:
+    topics = Path(find_spec("pydoc_data.topics").origin).read_bytes()
+    opened = Text(DataConfig(source="text"))
+
+    (table,) = read(opened)
+
+    assert bytes(joined(table)) == topics[: len(joined(table))]
+    assert len(topics) - len(joined(table)) < 128
+    assert ids(table)[:2] == ["topics.py:0+0", "topics.py:0+1"]
+    assert opened.description == {
+        "name": "text",
+        "files": f"1 file, {len(topics) / 1e6:.1f} MB",
+        "corpus": f"pydoc's topics, Python {platform.python_version()}",
+        "tokenizer": "bytes",
+        "tokens": f"{len(topics):,}",
+    }
+
+
+def test_a_python_without_the_topics_of_pydoc_needs_a_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text, "find_spec", lambda name: None)
+
+    with pytest.raises(InputError) as refused:
+        Text(DataConfig(source="text"))
+
+    assert str(refused.value) == (
+        "data.path: not given, and this Python comes without pydoc's topics, the default for "
+        "text; name a text file"
+    )
+
+
+@pytest.mark.parametrize("path", ["", []])
+def test_an_empty_path_is_not_taken_for_the_default(path: object) -> None:
+    with pytest.raises(ValidationError, match="source 'text' needs a path: a file, glob or URL"):
+        DataConfig(source="text", path=path)
 
 
 def test_a_text_needs_one_token_more_than_the_sequence_length(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Keras networks and TensorFlow Transform, a module per workload."""

@@ -1,0 +1,1 @@
+"""PyTorch networks and their transforms, a module per workload."""
