@@ -28,7 +28,7 @@ from pipelines.parity.verdict import (
     step_bounds,
 )
 from pipelines.strategies import FRAMEWORKS
-from pipelines.workloads import Vision, Workload, get_workload
+from pipelines.workloads import Workload, get_workload
 
 __all__ = ["conclude", "prove", "require_passed"]
 
@@ -65,7 +65,7 @@ def prove(
         on_step(0, config.parity.steps)
         traces[member] = run_member(config, member, folder, on_step, modules)
     workload = get_workload(config, dataset.manifest)
-    rule = rule_for(config.training.precision, smooth=_is_smooth(workload))
+    rule = rule_for(config.training.precision, smooth=workload.is_smooth)
     return conclude(config, traces, rule, _one_prediction(workload, dataset), params)
 
 
@@ -160,13 +160,6 @@ def _bounds(rule: Rule, floor: Floor) -> list[Bounds]:
         )
         for quantity in QUANTITIES
     ]
-
-
-def _is_smooth(workload: Workload) -> bool:
-    """Whether the network has neither ReLUs nor maxima."""
-    if not isinstance(workload, Vision):
-        return True
-    return workload.size.activation != "relu" and not workload.shrinks
 
 
 def _one_prediction(workload: Workload, dataset: Dataset) -> dict[str, float]:

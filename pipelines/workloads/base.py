@@ -78,6 +78,11 @@ class Workload(ABC):
         return math.prod(self.target.shape)
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether the network has no kinks, such as a ReLU's or a maximum's."""
+        return True
+
+    @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The dataset's columns that it reads."""

@@ -153,6 +153,11 @@ class Vision(Workload):
         )
 
     @property
+    def is_smooth(self) -> bool:
+        """Without ReLUs and the maximum pooling of large images."""
+        return self.size.activation != "relu" and not self.shrinks
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The images' and the label's."""
         return (self.feature, self.label)
