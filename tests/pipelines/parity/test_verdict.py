@@ -247,3 +247,13 @@ def test_kinks_excuse_nothing_in_the_first_loss_nor_in_float64(make_trace: Make)
 
     assert found is not None and (found.quantity, found.step) == ("loss", 1)
     assert rule_for("float64", smooth=False) == rule_for("float64")
+
+
+def test_a_quiet_evaluation_is_not_held_closer_than_training_is(make_trace: Make) -> None:
+    healthy = make_trace()
+    noisy = make_trace(noise=1e-5, seed=1, metrics=healthy.metrics)
+    another = make_trace(metrics={**healthy.metrics, "eval_loss": 0.4 * (1 + 4e-6)})
+
+    found = compared(another, healthy, measure_floor(healthy, [noisy]))
+
+    assert found.divergence is None
