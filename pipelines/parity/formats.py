@@ -54,8 +54,14 @@ def explanation(parity: Parity) -> str:
         return f"float64: at most {parity.least['loss']:.0e} apart at every step and at the end."
     perturbed = f"{parity.floor_runs} perturbed run{'' if parity.floor_runs == 1 else 's'}"
     least = ", ".join(f"{bound:.2g} ({name(each)})" for each, bound in parity.least.items())
+    changes = {each: bound for each, bound in parity.later.items() if bound != parity.least[each]}
+    if changes:
+        later = ", ".join(f"{bound:.2g} ({name(each)})" for each, bound in changes.items())
+        least += f" apart over the first {parity.first_steps} steps, from then on {later}"
+    else:
+        least += " apart"
     rule = (
-        f"{parity.precision}: at most {least} apart, or where that is more, "
+        f"{parity.precision}: at most {least}, or where that is more, "
         f"{parity.multiple:g} times the self-noise. The self-noise is the distance that "
         f"{parity.floor_run} takes from itself when every initial weight is moved by one rounding "
         f"({perturbed})."

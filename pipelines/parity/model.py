@@ -133,9 +133,11 @@ class Parity(_Part):
     workers: list[int]
     steps: int
     first_steps: int
-    """How many steps are also told by themselves."""
+    """How many steps are held, and told, by themselves."""
     least: dict[Quantity, float]
-    """What is allowed whatever the self-noise."""
+    """What is allowed over these whatever the self-noise, ..."""
+    later: dict[Quantity, float]
+    """... and from then on."""
     multiple: float
     """How many times the self-noise two runs may differ by."""
     lookahead: int

@@ -111,6 +111,7 @@ def conclude(
         steps=config.parity.steps,
         first_steps=FIRST_STEPS,
         least=dict(rule.least),
+        later=dict(rule.later),
         multiple=rule.multiple,
         lookahead=rule.lookahead,
         floor_run=reference.name,

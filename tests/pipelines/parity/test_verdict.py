@@ -65,7 +65,22 @@ def test_the_first_step_that_differs_is_named_with_its_quantity_and_both_values(
     assert found.left == wrong.series[quantity][step - 1]
     assert found.right == healthy.series[quantity][step - 1]
     assert found.difference == pytest.approx(0.001 / 1.001)
-    assert found.bound < 1e-5
+    assert found.bound < (1e-4 if quantity == "gradient_norm" and step > FIRST_STEPS else 1e-5)
+
+
+def test_the_gradients_norm_is_held_less_closely_after_the_first_steps(
+    make_trace: Make,
+) -> None:
+    healthy = make_trace()
+    quiet = measure_floor(healthy, [])
+
+    early = compared(changed(healthy, "gradient_norm", FIRST_STEPS, 1 + 1e-5), healthy, quiet)
+    later = compared(changed(healthy, "gradient_norm", FIRST_STEPS + 1, 1 + 1e-5), healthy, quiet)
+    loss = compared(changed(healthy, "loss", FIRST_STEPS + 1, 1 + 1e-5), healthy, quiet)
+
+    assert early.divergence is not None and early.divergence.step == FIRST_STEPS
+    assert later.divergence is None
+    assert loss.divergence is not None and loss.divergence.step == FIRST_STEPS + 1
 
 
 def test_the_earliest_step_counts_and_in_it_what_is_computed_first(
