@@ -52,10 +52,12 @@ def study_params(config: Config, manifest: Manifest) -> dict[str, object]:
         "schedule": training.schedule.model_dump_json(),
         "precision": training.precision,
         "compile": training.compile,
+        "activation_checkpointing": training.activation_checkpointing,
         "seed": training.seed,
         "reader": config.data.reader,
         "threads_per_worker": config.study.threads_per_worker,
         "hardware": describe_hardware(),
+        "network": config.network.describe(),
         "config_sha256": config.digest(),
     }
 
@@ -66,6 +68,7 @@ def cell_params(config: Config, manifest: Manifest, cell: Cell) -> dict[str, obj
         **study_params(config, manifest),
         "framework": cell.framework,
         "strategy": cell.strategy,
+        "strategy_options": config.strategy_options(cell.framework),
         "workers": cell.workers,
         "scaling": cell.scaling,
         "repeat": cell.repeat,

@@ -38,11 +38,15 @@ class DagEnvironment:
     """Folder in which blessed models are published."""
     image: str = "python:3.11-slim"
     """Container image of the steps, where steps are containers."""
+    workers: int = 1
+    """Workers that the training step trains on."""
     cache_key: str = ""
     """Changes when a cached step must not be reused; empty where nothing is cached by it."""
 
     @classmethod
-    def local(cls, package: str, config: Config, output: Path) -> "DagEnvironment":
+    def local(
+        cls, package: str, config: Config, output: Path, workers: int = 1
+    ) -> "DagEnvironment":
         """Everything in folders of this machine: artifacts and models under ``output``.
 
         ``package`` is the framework's, whose code the cache key covers.
@@ -56,7 +60,8 @@ class DagEnvironment:
             dataset=str(dataset.folder),
             artifacts=str(output.resolve() / "artifacts"),
             serving=str(output.resolve() / "serving"),
-            cache_key=cache_key(package, config, dataset.manifest.fingerprint),
+            workers=workers,
+            cache_key=cache_key(package, config, dataset.manifest.fingerprint, workers),
         )
 
 
@@ -118,13 +123,15 @@ class PipelineResult(BaseModel):
             raise WorkError(f"the DAG ended without a result in {folder}") from None
 
 
-def cache_key(package: str, config: Config, fingerprint: str) -> str:
+def cache_key(package: str, config: Config, fingerprint: str, workers: int = 1) -> str:
     """SHA-256 of all that a step's output depends on: data, settings, and code.
 
     Code, because a cache that knows only data and settings answers for code that has changed.
     """
     digest = hashlib.sha256()
     asked = config.model_dump(mode="json", include={"workload", "training"})
+    if workers > 1:  # one worker trains alike whatever strategy it would share its work by
+        asked |= config.model_dump(mode="json", include={"tf", "torch"}) | {"workers": workers}
     digest.update(json.dumps([fingerprint, asked], sort_keys=True).encode())
     for folder in (package, "pipelines/workloads", "pipelines/ingest"):
         for path in sorted((PROJECT_ROOT / folder).rglob("*.py")):

@@ -4,6 +4,7 @@ The twins' files and functions have fixed names. A stage imports only those that
 training worker need not pay for the DAG's imports.
 """
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.config import load_config
+from pipelines.slurm import slurm_variables
 from pipelines.stage import run_stage
 from pipelines.strategies import Framework
 
@@ -27,6 +29,7 @@ def run_entry(framework: Framework, started: float) -> None:
     ``started`` is ``time.perf_counter()`` at the program's first line. An expected error ends the
     program with one line and its exit code.
     """
+    os.environ.update(slurm_variables(framework, os.environ))
     run_stage(_build_app(framework, started))
 
 
@@ -44,6 +47,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         scaling: str = "weak",
         repeat: int = 0,
         study_id: str = "",
+        replicas: Annotated[int, typer.Option(min=1, help="Devices of this process.")] = 1,
         transformed: Path | None = None,
         probe: Path | None = None,
     ) -> None:
@@ -52,17 +56,9 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         from pipelines.parity.probe import Probe
         from pipelines.worker_run import Twin, run_probe, run_worker
 
-        functions = Twin(
-            framework,
-            build_strategy=twin("strategy", "build_strategy"),
-            gather_over_workers=twin("strategy", "gather_over_workers"),
-            describe_software=twin("strategy", "describe_software"),
-            train=twin("train", "train"),
-            evaluate=twin("evaluate", "evaluate"),
-            weights_of=twin("model", "weights_of"),
-        )
+        functions = Twin.load(framework)
         if probe is not None:
-            run_probe(functions, loaded, Probe.load(probe), output)
+            run_probe(functions, loaded, Probe.load(probe), output, replicas)
             return
         run_worker(
             functions,
@@ -72,7 +68,31 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
             scaling=scaling,
             repeat=repeat,
             study_id=study_id,
+            replicas=replicas,
             transformed=transformed,
+        )
+
+    @app.command()
+    def step(
+        config: Config,
+        output: Output,
+        dataset: Annotated[Path, typer.Option(help="Dataset's folder.")],
+        transformed: Annotated[Path, typer.Option(help="Folder of the transformed examples.")],
+        transform_fn: Annotated[Path, typer.Option(help="Folder of the fitted transform.")],
+        replicas: Annotated[int, typer.Option(min=1, help="Devices of this process.")] = 1,
+    ) -> None:
+        """Train as one worker of a DAG's training step, and export."""
+        loaded = load_config(config)
+        from pipelines.worker_run import Twin, run_step
+
+        run_step(
+            Twin.load(framework),
+            loaded,
+            dataset=dataset,
+            transformed=transformed,
+            transform_fn=transform_fn,
+            output=output,
+            replicas=replicas,
         )
 
     @app.command()
@@ -87,10 +107,10 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         twin("transform", "fit_transform")(workload, dataset, output)
 
     @app.command()
-    def pipeline(config: Config, output: Output) -> None:
+    def pipeline(config: Config, output: Output, workers: int = 1) -> None:
         """Run the framework's whole DAG on this machine."""
         loaded = load_config(config)
-        twin("runners", "run_local")(loaded, output)
+        twin("runners", "run_local")(loaded, output, workers)
 
     @app.command()
     def compile(

@@ -4,32 +4,31 @@ Every worker gets the same treatment whatever its framework: its rank in both of
 conventions, its number of compute threads, and cores of its own where the machine has enough.
 """
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pipelines import events
+from pipelines.cluster import RANK_VARIABLES, Layout, Task, tasks_of
 from pipelines.environments import find_python
 from pipelines.errors import InputError, WorkError
 from pipelines.hardware import available_cores
+from pipelines.hosts import emulated_hosts
+from pipelines.network_config import NetworkConfig
 from pipelines.strategies import Framework
 
-__all__ = ["launch"]
+__all__ = ["OnEvent", "OnLine", "launch"]
 
 _LAST_LINES = 30
 _SECONDS_TO_END = 5.0
 _POLL_SECONDS = 0.05
-_RANK_VARIABLES = ("TF_CONFIG", "RANK", "WORLD_SIZE")
 
 _ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
@@ -38,13 +37,17 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 
+_ONE_HOST = NetworkConfig()
+
 OnEvent = Callable[[int, dict[str, Any]], None]
 """Called with a worker's rank and what it said of its progress."""
+OnLine = Callable[[str, str], None]
+"""Called with a task's name, such as ``rank0``, and a line that it printed."""
 
 
 @dataclass
 class _Process:
-    rank: int
+    task: Task
     process: "subprocess.Popen[str]"
     log: Path
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
@@ -58,54 +61,66 @@ def launch(
     *,
     logs: Path,
     workers: int = 1,
+    parameter_servers: int = 0,
+    network: NetworkConfig = _ONE_HOST,
     threads_per_worker: int = 1,
     environment: dict[str, str] | None = None,
     on_event: OnEvent = lambda rank, event: None,
+    on_line: OnLine = lambda name, line: None,
     module: str | None = None,
 ) -> float:
     """Run ``python -m <framework>_pipeline <arguments>`` as ``workers`` processes.
 
-    ``module`` is run in that package's place: a test's, which breaks something first. Output
-    goes to ``logs/rank<r>.log``. If one worker fails, the others are ended.
+    With ``parameter_servers`` there are as many more, and a chief that tells all the others what
+    to do. ``network`` may share them out among emulated hosts. ``module`` is run in that
+    package's place: a test's, which breaks something first. Output goes to ``logs/<task>.log``,
+    such as ``rank0.log``. If one process fails, the others are ended.
 
     Returns the seconds from starting the first process to the end of the last.
 
     Raises:
         WorkError: if a worker failed, with its last lines.
-        InputError: if a worker refused its input, with its message.
+        InputError: if a worker refused its input, with its message, or the network cannot be had.
     """
     python = find_python(framework)
     logs.mkdir(parents=True, exist_ok=True)
     command = [str(python), "-m", module or f"{framework}_pipeline", *arguments]
     cores = available_cores()
-    ports = _free_ports(workers)
-    started = time.perf_counter()
+    alone = workers * threads_per_worker <= len(cores)
+    layout = Layout(workers=workers, parameter_servers=parameter_servers)
     processes: list[_Process] = []
-    try:
-        for rank in range(workers):
-            variables = {
-                **{name: os.environ[name] for name in os.environ if name not in _RANK_VARIABLES},
-                **_process_variables(threads_per_worker),
-                **(_tf_variables if framework == "tf" else _torch_variables)(rank, ports),
-                **(environment or {}),
-            }
-            processes.append(_start(command, rank, variables, logs, on_event))
-            if workers * threads_per_worker <= len(cores):
-                first = rank * threads_per_worker
-                os.sched_setaffinity(
-                    processes[-1].process.pid, cores[first : first + threads_per_worker]
-                )
-        _wait(processes)
-    finally:
-        _end(processes)
-    return time.perf_counter() - started
+    with emulated_hosts(network) as hosts:
+        started = time.perf_counter()
+        try:
+            for task in tasks_of(framework, layout, hosts):
+                variables = {
+                    **{name: os.environ[name] for name in os.environ if name not in RANK_VARIABLES},
+                    **_process_variables(threads_per_worker),
+                    **task.variables,
+                    **(environment or {}),
+                }
+                processes.append(_start(command, task, variables, logs, on_event, on_line))
+                if alone and task.place is not None:
+                    first = task.place * threads_per_worker
+                    os.sched_setaffinity(
+                        processes[-1].process.pid, cores[first : first + threads_per_worker]
+                    )
+            _wait(processes)
+        finally:
+            _end(processes)
+        return time.perf_counter() - started
 
 
 def _start(
-    command: list[str], rank: int, variables: dict[str, str], logs: Path, on_event: OnEvent
+    command: list[str],
+    task: Task,
+    variables: dict[str, str],
+    logs: Path,
+    on_event: OnEvent,
+    on_line: OnLine,
 ) -> _Process:
     process = subprocess.Popen(
-        command,
+        [*task.host.prefix, *command],
         env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -114,34 +129,37 @@ def _start(
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches the launcher alone, which ends the workers
     )
-    started = _Process(rank, process, logs / f"rank{rank}.log")
+    started = _Process(task, process, logs / f"{task.name}.log")
     assert process.stdout is not None
     started.reader = threading.Thread(
-        target=_read, args=(started, process.stdout, on_event), daemon=True
+        target=_read, args=(started, process.stdout, on_event, on_line), daemon=True
     )
     started.reader.start()
     return started
 
 
-def _read(worker: _Process, output: IO[str], on_event: OnEvent) -> None:
+def _read(worker: _Process, output: IO[str], on_event: OnEvent, on_line: OnLine) -> None:
     with worker.log.open("w") as log:
         for line in output:
             event = events.parse(line)
-            if event is not None:
-                try:
-                    if worker.error is None:
-                        on_event(worker.rank, event)
-                except BaseException as error:  # raised again by the thread that waits
-                    worker.error = error
-                continue
-            log.write(line)
-            log.flush()
-            worker.last_lines.append(line.rstrip())
+            if event is None:
+                log.write(line)
+                log.flush()
+                worker.last_lines.append(line.rstrip())
+            try:
+                if worker.error is not None:
+                    continue
+                if event is not None:
+                    on_event(worker.task.rank, event)
+                else:
+                    on_line(worker.task.name, line.rstrip())
+            except BaseException as error:  # raised again by the thread that waits
+                worker.error = error
 
 
 def _wait(processes: list[_Process]) -> None:
     running = list(processes)
-    while running:
+    while any(not worker.task.serves for worker in running):
         for worker in running:
             if worker.error is not None:
                 raise worker.error
@@ -164,7 +182,11 @@ def _raise_failure(worker: _Process, code: int) -> None:
         raise InputError((refusals or worker.last_lines)[-1].removeprefix("error: "))
     how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
     said = next((line.strip() for line in reversed(worker.last_lines) if line.strip()), "no output")
-    raise WorkError(f"worker {worker.rank} ended with {how}: {said} (log: {worker.log})")
+    raise WorkError(f"{_title(worker.task)} ended with {how}: {said} (log: {worker.log})")
+
+
+def _title(task: Task) -> str:
+    return f"worker {task.rank}" if task.name == f"rank{task.rank}" else task.name
 
 
 def _end(processes: list[_Process]) -> None:
@@ -204,37 +226,3 @@ def _process_variables(threads: int) -> dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": str(threads),
         **{name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()},
     }
-
-
-def _torch_variables(rank: int, ports: list[int]) -> dict[str, str]:
-    """What torchrun would set for one machine."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "GROUP_RANK": "0",
-        "WORLD_SIZE": str(len(ports)),
-        "LOCAL_WORLD_SIZE": str(len(ports)),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(ports[0]),
-    }
-
-
-def _tf_variables(rank: int, ports: list[int]) -> dict[str, str]:
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    task = {"type": "worker", "index": rank}
-    return {
-        "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}),
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1"),
-    }
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        with closing(opened):
-            pass
-    return ports

@@ -26,15 +26,23 @@ def run_pipeline(
     dataset: Dataset,
     study_id: str,
     on_component: OnComponent,
+    workers: int = 1,
 ) -> tuple[PipelineResult, float]:
     """Run the framework's whole DAG here; returns its result and the seconds it took.
+
+    Its training step trains on ``workers`` workers.
 
     Raises:
         WorkError: if a component failed.
     """
     output = config.output / "pipelines" / framework
     resolved = config.dump(output / "config.yaml")
-    params = {**study_params(config, dataset.manifest), "framework": framework}
+    params = {
+        **study_params(config, dataset.manifest),
+        "framework": framework,
+        "workers": workers,
+        **({"strategy": config.strategy(framework)} if workers > 1 else {}),
+    }
     tracking.prepare_store(config)
     run_id = tracking.create_run(config, f"{framework} pipeline", "pipeline", study_id, params)
     tracking.log_dataset(config, run_id, dataset)
@@ -50,7 +58,12 @@ def run_pipeline(
     with tracking.ended_if_failed(config, run_id):
         seconds = launch(
             framework,
-            ["pipeline", "--config", str(resolved), "--output", str(output)],
+            [
+                "pipeline",
+                *("--config", str(resolved)),
+                *("--output", str(output)),
+                *("--workers", str(workers)),
+            ],
             logs=output / "logs",
             threads_per_worker=len(available_cores()),  # a DAG has the machine to itself
             environment=config.child_variables,

@@ -61,8 +61,9 @@ class Recorder:
 class StepClock:
     """Times a training loop: its first step, the rest of the warm-up, and the timed steps.
 
-    The loop calls ``start`` before its first batch and ``step_done`` after every step. ``fence``
-    waits until the device has finished; it is called where one of the three phases ends.
+    The loop calls ``start`` before its first batch and ``step_done`` after every step, or after
+    several that lie within one of the three phases. ``fence`` waits until the device has finished;
+    it is called where a phase ends.
     """
 
     def __init__(
@@ -80,29 +81,45 @@ class StepClock:
         self._global_batch_size = global_batch_size
         self._fence = fence
         self._done = 0
-        self._waited = 0.0
+        self._waited: float | None = None
         self._mark = self._last_event = 0.0
+
+    @property
+    def steps_to_boundary(self) -> int:
+        """Steps until the next phase ends, at most so many of which may be done at once."""
+        ends = (1, self._warmup_steps, self._steps)
+        return min(end for end in ends if end > self._done) - self._done
 
     def start(self) -> None:
         """The loop begins now."""
         self._mark = self._last_event = time.perf_counter()
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches, the time spent waiting for each of them counted."""
+        """The same batches, the time spent waiting for each of them counted.
+
+        A loop that does not ask for its batches here leaves the wait for them unrecorded.
+        """
+        self._waited = 0.0
         asked = time.perf_counter()
         for batch in batches:
             self._waited += time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()
 
-    def step_done(self) -> None:
-        """One more step has been issued."""
-        self._done += 1
+    def step_done(self, count: int = 1) -> None:
+        """One more step has been issued, or ``count`` of them.
+
+        Raises:
+            ValueError: if a phase would have ended among them, unnoticed.
+        """
+        if count > self.steps_to_boundary:
+            raise ValueError(f"{count} steps at once, {self.steps_to_boundary} before a phase ends")
+        self._done += count
         if self._done == 1:
             self._end_phase("first_step_seconds")
         if self._done == self._warmup_steps:
             self._end_phase("warmup_seconds")
-            self._waited = 0.0
+            self._waited = None if self._waited is None else 0.0
         if self._done == self._steps:
             self._end_phase("train_seconds")
             self._conclude()
@@ -119,6 +136,7 @@ class StepClock:
     def _conclude(self) -> None:
         timed_steps = self._steps - self._warmup_steps
         seconds = self._recorder.metrics["train_seconds"]
-        self._recorder.add("data_wait_seconds", self._waited)
+        if self._waited is not None:
+            self._recorder.add("data_wait_seconds", self._waited)
         self._recorder.add("step_seconds", seconds / timed_steps)
         self._recorder.add("examples_per_second", timed_steps * self._global_batch_size / seconds)

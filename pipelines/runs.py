@@ -40,10 +40,12 @@ COMPARABLE_FIELDS: tuple[str, ...] = (
     "schedule",
     "precision",
     "compile",
+    "activation_checkpointing",
     "seed",
     "reader",
     "threads_per_worker",
     "hardware",
+    "network",
     "software_build",
 )
 """Parameters that must agree before two runs are compared (weak scaling). ``software_build`` is
@@ -57,9 +59,15 @@ PARITY_FIELDS: tuple[str, ...] = (
     "schedule",
     "precision",
     "compile",
+    "activation_checkpointing",
 )
 """Parameters in which a verdict of parity must agree with the runs that rest on it."""
-PARITY_SIDE_FIELDS: tuple[str, ...] = ("strategy", "framework_version", "software_build")
+PARITY_SIDE_FIELDS: tuple[str, ...] = (
+    "strategy",
+    "strategy_options",
+    "framework_version",
+    "software_build",
+)
 """The same, of each framework; a verdict records them as ``tf_strategy`` and so on."""
 PARITY_PASSED = "parity_passed"
 """A verdict's metric: 1 or 0."""

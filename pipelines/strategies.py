@@ -7,8 +7,10 @@ two to this list.
 from typing import Literal, get_args
 
 Framework = Literal["tf", "torch"]
-TfStrategy = Literal["one_device", "multi_worker_mirrored"]
-TorchStrategy = Literal["single", "ddp"]
+TfStrategy = Literal["one_device", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu"]
+TorchStrategy = Literal[
+    "single", "ddp", "fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"
+]
 
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)
 FRAMEWORK_TITLES: dict[Framework, str] = {"tf": "TensorFlow", "torch": "PyTorch"}
@@ -17,3 +19,7 @@ STRATEGIES: dict[Framework, tuple[str, ...]] = {
     "torch": get_args(TorchStrategy),
 }
 SINGLE_WORKER_STRATEGIES = frozenset({"one_device", "single"})
+ONE_PROCESS_STRATEGIES = frozenset({"mirrored", "tpu"})
+"""Those in which one process trains all the replicas of its host."""
+ASYNCHRONOUS_STRATEGIES = frozenset({"parameter_server"})
+"""Those in which no two runs take the same steps, so that there is no parity to prove."""

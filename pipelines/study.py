@@ -8,11 +8,12 @@ from typing import Any
 
 from pipelines import tracking
 from pipelines.cell import Cell, cell_params
+from pipelines.cluster import Layout
 from pipelines.config import Config
-from pipelines.errors import WorkError
+from pipelines.errors import InputError, WorkError
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
-from pipelines.launch import launch
+from pipelines.launch import OnLine, launch
 from pipelines.runs import RunKind
 from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.worker_run import RESULT_NAME
@@ -62,8 +63,14 @@ def run_cell(
     study_id: str,
     folder: Path,
     on_progress: OnProgress,
+    on_line: OnLine = lambda name, line: None,
 ) -> tuple[str, dict[str, float]]:
     """One training run in processes of its own; returns its run's id and metrics."""
+    if config.network.hosts > 1 and not config.tracking_uri.startswith("sqlite:"):
+        raise InputError(
+            f"tracking.uri: emulated hosts cannot reach {config.shown_tracking_uri}; "
+            "use a database file, such as sqlite:///out/mlflow.db"
+        )
     transformed = _transformed(config, dataset, cell.framework)
     output = folder / cell.slug
     output.mkdir(parents=True)
@@ -78,6 +85,8 @@ def run_cell(
     on_progress(cell, 0, config.training.steps)
     arguments = ["train", "--config", str(resolved), "--output", str(output)]
     arguments += ["--scaling", cell.scaling, "--repeat", str(cell.repeat), "--study-id", study_id]
+    layout = Layout.of(config, cell.framework, cell.workers)
+    arguments += layout.arguments
     if transformed is not None:
         arguments += ["--transformed", str(transformed)]
     with tracking.ended_if_failed(config, run_id):
@@ -85,10 +94,13 @@ def run_cell(
             cell.framework,
             arguments,
             logs=output,
-            workers=cell.workers,
-            threads_per_worker=config.study.threads_per_worker,
+            workers=layout.workers,
+            parameter_servers=layout.parameter_servers,
+            network=config.network,
+            threads_per_worker=config.study.threads_per_worker * layout.replicas,
             environment={tracking.RUN_ID_VARIABLE: run_id, **config.child_variables},
             on_event=on_event,
+            on_line=on_line,
         )
         if not (output / RESULT_NAME).exists():
             raise WorkError(f"{cell.name} ended without a result (logs: {output})")

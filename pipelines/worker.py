@@ -8,10 +8,15 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from pipelines.errors import InputError
 
-__all__ = ["Worker"]
+__all__ = ["Role", "Worker"]
+
+Role = Literal["worker", "coordinator", "server"]
+"""``worker``: trains. Under parameter servers one ``coordinator`` runs the program, and the others
+are ``server``: they hold variables, or compute what they are told."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,15 @@ class Worker:
 
     rank: int = 0
     workers: int = 1
+    """Processes that train."""
+    replicas: int = 1
+    """Copies of the model that each of them trains, on a device each."""
+    role: Role = "worker"
+
+    @property
+    def all_replicas(self) -> int:
+        """Copies of the model that the whole run trains; each has a batch of its own."""
+        return self.workers * self.replicas
 
     @property
     def is_chief(self) -> bool:
@@ -27,7 +41,9 @@ class Worker:
         return self.rank == 0
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Worker":
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, replicas: int = 1
+    ) -> "Worker":
         """The worker that the environment describes.
 
         Raises:
@@ -35,19 +51,38 @@ class Worker:
         """
         try:
             if "TF_CONFIG" in environment:
-                described = json.loads(environment["TF_CONFIG"])
-                cluster, task = described["cluster"], described["task"]
-                if set(cluster) != {"worker"}:
-                    raise ValueError(f"a cluster of workers alone is expected, not {list(cluster)}")
-                worker = cls(rank=int(task["index"]), workers=len(cluster["worker"]))
+                worker = cls._of_cluster(json.loads(environment["TF_CONFIG"]), replicas)
             else:
                 worker = cls(
                     rank=int(environment.get("RANK", "0")),
                     workers=int(environment.get("WORLD_SIZE", "1")),
+                    replicas=replicas,
                 )
-            if not 0 <= worker.rank < worker.workers:
+            if worker.workers < 1 or worker.rank < 0:
+                raise ValueError(f"rank {worker.rank} of {worker.workers}")
+            if worker.role == "worker" and worker.rank >= worker.workers:
                 raise ValueError(f"rank {worker.rank} of {worker.workers}")
             return worker
         except (ValueError, KeyError, TypeError) as error:
             variable = "TF_CONFIG" if "TF_CONFIG" in environment else "RANK, WORLD_SIZE"
             raise InputError(f"environment: {variable}: not understood ({error!r})") from None
+
+    @classmethod
+    def _of_cluster(cls, described: dict[str, Any], replicas: int) -> "Worker":
+        """TensorFlow's view: tasks by type, a chief coming before the workers."""
+        cluster, task = described["cluster"], described["task"]
+        kind, index = task["type"], int(task["index"])
+        sizes = {name: len(cluster[name]) for name in ("chief", "worker", "ps") if name in cluster}
+        if set(cluster) - set(sizes) or kind not in sizes or not 0 <= index < sizes[kind]:
+            raise ValueError(f"no task {kind} {index} in a cluster of {list(cluster)}")
+        if sizes.get("chief", 1) != 1:
+            raise ValueError("more than one chief")
+        before = {"chief": 0, "worker": sizes.get("chief", 0)}
+        before["ps"] = before["worker"] + sizes.get("worker", 0)
+        rank = before[kind] + index
+        if "ps" not in sizes:
+            return cls(rank=rank, workers=before["ps"], replicas=replicas)
+        if "chief" not in sizes:
+            raise ValueError("parameter servers without a chief")
+        role: Role = "coordinator" if kind == "chief" else "server"
+        return cls(rank=rank, workers=sizes.get("worker", 0), replicas=replicas, role=role)

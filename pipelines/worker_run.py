@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipelines.strategies import Framework
 from pipelines.worker import Worker
 from pipelines.workloads import Weights, get_workload
 
-__all__ = ["RESULT_NAME", "Twin", "run_probe", "run_worker"]
+__all__ = ["RESULT_NAME", "Twin", "run_probe", "run_step", "run_worker"]
 
 RESULT_NAME = "result.json"
 
@@ -43,6 +44,26 @@ class Twin:
     evaluate: Callable[..., dict[str, float]]
     weights_of: Callable[..., Weights]
 
+    @classmethod
+    def load(cls, framework: Framework) -> "Twin":
+        """Import what a training worker needs of a framework's package, which takes seconds."""
+        files = {
+            "build_strategy": "strategy",
+            "gather_over_workers": "strategy",
+            "describe_software": "strategy",
+            "train": "train",
+            "evaluate": "evaluate",
+            "weights_of": "model",
+        }
+        package = f"{framework}_pipeline"
+        return cls(
+            framework,
+            **{
+                name: getattr(import_module(f"{package}.{file}"), name)
+                for name, file in files.items()
+            },
+        )
+
 
 def run_worker(
     twin: Twin,
@@ -53,6 +74,7 @@ def run_worker(
     scaling: str,
     repeat: int,
     study_id: str,
+    replicas: int = 1,
     transformed: Path | None = None,
 ) -> None:
     """Train and evaluate as the worker that the environment describes.
@@ -62,11 +84,11 @@ def run_worker(
     """
     recorder = Recorder()
     recorder.add("import_seconds", time.perf_counter() - started)
-    worker = Worker.from_environment()
+    worker = Worker.from_environment(replicas=replicas)
     dataset = Dataset.open(config.dataset_dir)
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
-    cell = Cell(twin.framework, strategy_name, worker.workers, scaling, repeat)
+    cell = Cell(twin.framework, strategy_name, worker.all_replicas, scaling, repeat)
     params = {
         **cell_params(config, dataset.manifest, cell),
         **twin.describe_software(),
@@ -83,7 +105,7 @@ def run_worker(
             run.log_config()
             run.log_dataset(dataset)
         with recorder.phase("rendezvous_seconds"):
-            strategy = twin.build_strategy(strategy_name, worker)
+            strategy = twin.build_strategy(config, worker)
         model = twin.train(config, workload, strategy, worker, recorder, transformed)
         with recorder.phase("evaluate_seconds"):
             evaluation = twin.evaluate(config, workload, model, transformed)
@@ -99,15 +121,42 @@ def run_worker(
             (output / RESULT_NAME).write_text(json.dumps(result))
 
 
-def run_probe(twin: Twin, config: Config, probe: Probe, output: Path) -> None:
+def run_step(
+    twin: Twin,
+    config: Config,
+    *,
+    dataset: Path,
+    transformed: Path,
+    transform_fn: Path,
+    output: Path,
+    replicas: int = 1,
+) -> None:
+    """Train as a worker of a DAG's training step; rank 0 exports the model to ``output``.
+
+    ``dataset`` and ``transformed`` are folders of the raw and of the transformed examples,
+    ``transform_fn`` is what the transform step fitted.
+    """
+    export = import_module(f"{twin.framework}_pipeline.export").export
+    worker = Worker.from_environment(replicas=replicas)
+    raw = Dataset.open(dataset)
+    workload = get_workload(config, raw.manifest)
+    strategy = twin.build_strategy(config, worker)
+    model = twin.train(config, workload, strategy, worker, Recorder(), transformed)
+    if worker.is_chief:
+        export(workload, model, transform_fn, raw, output)
+    # A worker that left before the chief is done would count as lost.
+    twin.gather_over_workers(strategy, np.zeros(1))
+
+
+def run_probe(twin: Twin, config: Config, probe: Probe, output: Path, replicas: int = 1) -> None:
     """Train and evaluate as the worker that the environment describes, every step written down.
 
     Nothing is tracked. Rank 0 writes ``trace.npz`` to ``output``: ``loss``, ``gradient_norm`` and
     ``weight_norm`` of every step, ``weights/<name>`` at the end, and ``metric/<name>``.
     """
-    recorder, worker = Recorder(traced=True), Worker.from_environment()
+    recorder, worker = Recorder(traced=True), Worker.from_environment(replicas=replicas)
     workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
-    strategy = twin.build_strategy(config.strategy(twin.framework), worker)
+    strategy = twin.build_strategy(config, worker)
     model = twin.train(config, probed(workload, probe), strategy, worker, recorder, None)
     evaluation = twin.evaluate(config, workload, model, None)
     _, losses = _over_workers(twin, strategy, recorder)

@@ -1,5 +1,6 @@
 """Fixtures for every package's tests, in both environments: nothing here imports a framework."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from pipelines.config import Config, load_config
-from pipelines.environments import PROJECT_ROOT
+from pipelines.environments import PROJECT_ROOT, find_python
+from pipelines.errors import InputError
 from pipelines.ingest import Dataset, ingest
 from pipelines.schedule import learning_rates
+from pipelines.strategies import FRAMEWORKS
 from pipelines.workloads import Vision
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
@@ -22,6 +25,22 @@ FROM_THE_LAUNCHER = (
     "MLFLOW_TRACKING_URI",
     "TANDEM_DEBUG",
 )
+
+
+def pytest_configure() -> None:
+    """A job in the background ignores Ctrl-C, and so would every command that a test stops."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs both frameworks where one is missing, with its reason."""
+    needy = [item for item in items if item.get_closest_marker("both_frameworks")]
+    try:
+        for framework in FRAMEWORKS if needy else ():
+            find_python(framework)
+    except InputError as error:
+        for item in needy:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture(autouse=True)

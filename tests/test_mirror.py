@@ -44,6 +44,15 @@ NOUNS: dict[str, tuple[str, str]] = {
 and PyTorch's."""
 
 TEST_EXTRAS: dict[tuple[str, str, str], str] = {
+    (TORCH, "test_strategy.py", "test_compressed_gradients_change_the_losses_little"): (
+        "tf.distribute compresses none"
+    ),
+    (TORCH, "test_strategy.py", "test_mixed_precision_is_the_same_under_every_strategy"): (
+        "DeepSpeed brings a mixed precision of its own, which is not used"
+    ),
+    (TORCH, "test_train.py", "test_torchrun_starts_workers_that_train_together"): (
+        "TensorFlow has no launcher of its own"
+    ),
     (TF, "test_transform.py", "test_list_columns_keep_zeros_on_their_way_to_tf_examples"): (
         "list_columns is an extra itself"
     ),
@@ -62,6 +71,18 @@ TEST_EXTRAS: dict[tuple[str, str, str], str] = {
     (TF, "test_optimizer.py", "test_gradients_are_clipped_by_their_global_norm"): (
         "Lightning's Trainer clips"
     ),
+    (TF, "test_model.py", "test_what_lies_inside_blocks_is_computed_twice_if_recomputed"): (
+        "a traced graph shows what it computes"
+    ),
+    (TF, "test_train.py", "test_several_steps_per_call_train_as_one_after_the_other"): (
+        "Lightning takes one step at a time"
+    ),
+    (TF, "test_train.py", "test_workers_of_parameter_servers_lower_the_loss_together"): (
+        "PyTorch has no parameter servers"
+    ),
+    (TF, "test_train.py", "test_parameter_servers_apply_every_update_at_its_steps_rate"): (
+        "PyTorch has no parameter servers"
+    ),
     (TF, "test_export.py", "test_serialised_examples_get_the_same_probabilities"): (
         "serving_examples is what TFX's Evaluator asks; torch.export has one signature"
     ),
@@ -71,6 +92,9 @@ A_METRIC = re.compile(r"[a-z]+(_[a-z]+)*_(seconds|bytes|per_second|loss|accuracy
 
 
 FILE_EXTRAS: dict[tuple[str, str], str] = {
+    (TORCH, "sharding.py"): "tf.distribute has no strategy that shards a model",
+    (TORCH, "workloads/block.py"): "Keras recomputes by a wrapper, FSDP shards by a class",
+    (TF, "recompute.py"): "torch.utils.checkpoint is one call",
     (TORCH, "workloads/batch_norm.py"): "Keras has one that synchronises on CPUs too",
 }
 """(package, file) -> why only one of the twins has it."""

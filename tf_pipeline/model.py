@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from pipelines.workloads import Weights, Workload
+from tf_pipeline.recompute import layers_of
 
 __all__ = ["build_model", "weights_of"]
 
@@ -21,9 +22,12 @@ _KINDS = {
 """Keras's name for a variable of a layer -> the workloads'."""
 
 
-def build_model(workload: Workload, seed: int) -> keras.Model:
-    """A network from the workload's features, by name, to logits; every one with batches first."""
-    model: keras.Model = _network(workload)
+def build_model(workload: Workload, seed: int, recompute: bool = False) -> keras.Model:
+    """A network from the workload's features, by name, to logits; every one with batches first.
+
+    With ``recompute``, training computes the activations inside its blocks again for the gradient.
+    """
+    model: keras.Model = _network(workload, recompute)
     weights = workload.initial_weights(seed)
     for name, variable in _variables(model).items():
         variable.assign(weights.pop(name))
@@ -37,13 +41,16 @@ def weights_of(model: keras.Model) -> Weights:
     return {name: np.asarray(variable) for name, variable in _variables(model).items()}
 
 
-def _network(workload: Workload) -> keras.Model:
-    return import_module(f"tf_pipeline.workloads.{workload.name}").build_network(workload)
+def _network(workload: Workload, recompute: bool) -> keras.Model:
+    built: keras.Model = import_module(f"tf_pipeline.workloads.{workload.name}").build_network(
+        workload, recompute
+    )
+    return built
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     return {
         f"{layer.name}/{_KINDS[variable.name]}": variable
-        for layer in model.layers
+        for layer in layers_of(model)
         for variable in layer.weights
     }

@@ -25,10 +25,11 @@ def build_optimizer(config: Config, model: keras.Model) -> keras.optimizers.Opti
     """The configured optimiser over a model's trainable parameters.
 
     It takes gradients that are summed over the replicas already, clips them by their global norm,
-    and follows the learning rates of ``pipelines.schedule``.
+    and follows the learning rates of ``pipelines.schedule``. Under parameter servers a step is an
+    update by each worker, all at the step's rate.
     """
     asked = config.training.optimizer
-    rates = _Table(learning_rates(config.training))
+    rates = _Table(np.repeat(learning_rates(config.training), _updates_per_step()))
     optimizer: keras.optimizers.Optimizer
     if asked.name in ("sgd", "momentum"):
         momentum = asked.momentum if asked.name == "momentum" else 0.0
@@ -58,6 +59,13 @@ def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
     return tf.norm(tf.stack([tf.norm(value) for value in values]))
 
 
+def _updates_per_step() -> int:
+    if not isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
+        return 1
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    return int(cluster.num_tasks("worker"))
+
+
 class _Table(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, rates: np.ndarray) -> None:
         self._rates = tf.constant(rates, tf.float64)
@@ -69,10 +77,17 @@ class _Table(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self._rates.numpy()}
 
 
-class _OverAllReplicas:
+class _OverAllReplicas(keras.optimizers.Optimizer):
     """Takes gradients as they come: they are the workers' sum already."""
 
     clip_norm: float | None = None
+
+    def apply(
+        self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None
+    ) -> None:
+        self._backend_apply_gradients(grads, trainable_variables)
+        # As one operation, unlike Keras's: under parameter servers other workers count as well.
+        self.assign_add(self.iterations, 1)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
         if self.clip_norm is None:

@@ -48,6 +48,7 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> tfx.dsl.Pipel
     settings = {
         "config": config.for_steps(),
         "dataset": environment.dataset,
+        "workers": environment.workers,
         "cache_key": environment.cache_key,
     }
     example_gen = FileBasedExampleGen(

@@ -22,12 +22,12 @@ from tf_pipeline.pipeline import STAGE_OF, build_pipeline
 __all__ = ["compile_kubeflow", "run_local"]
 
 
-def run_local(config: Config, output: Path) -> PipelineResult:
-    """Run the DAG in this process, under ``output``.
+def run_local(config: Config, output: Path, workers: int = 1) -> PipelineResult:
+    """Run the DAG in this process, under ``output``; it trains on ``workers`` workers.
 
     What has not changed since an earlier run comes from the cache.
     """
-    environment = DagEnvironment.local("tf_pipeline", config, output)
+    environment = DagEnvironment.local("tf_pipeline", config, output, workers)
     pipeline = build_pipeline(config, environment)
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(
         str(output / "metadata.db")

@@ -3,23 +3,27 @@
 ``Model.fit`` would not: under Keras 3 it raises with MultiWorkerMirroredStrategy.
 """
 
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from pipelines.config import Config, parse_config
+from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.ingest.dataset import Dataset
 from pipelines.recorder import Recorder, StepClock
+from pipelines.train_step import train_in_step
 from pipelines.worker import Worker
-from pipelines.workloads import Workload, get_workload
+from pipelines.workloads import Workload
 from tf_pipeline.data import open_dataset
 from tf_pipeline.loss import mean_loss
 from tf_pipeline.model import build_model
 from tf_pipeline.optimizer import build_optimizer, global_norm
-from tf_pipeline.strategy import build_strategy, fence
+from tf_pipeline.strategy import fence
 
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -33,7 +37,11 @@ _POLICIES = {
     "float64": "float64",
 }
 
+_STEPS_OUTSTANDING = 3
+"""How far the coordinator of parameter servers is ahead of its workers at most."""
+
 _Features = dict[str, tf.Tensor]
+_Batches = Iterable[tuple[_Features, tf.Tensor]]
 
 
 def train(
@@ -52,85 +60,178 @@ def train(
         InputError: if the machine cannot train in the configured precision, or so compiled.
     """
     _set_precision(config)
+    seed, recompute = config.training.seed, config.training.activation_checkpointing
     with recorder.phase("build_seconds"):
-        batches = strategy.distribute_datasets_from_function(
-            lambda _: open_dataset(config, workload, "train", worker, transformed)
-        )
+        if worker.role == "coordinator":
+            source = Worker(replicas=worker.workers)
+            batches = open_dataset(config, workload, "train", source, transformed)
+        else:
+            batches = strategy.distribute_datasets_from_function(
+                lambda _: open_dataset(config, workload, "train", worker, transformed)
+            )
         with strategy.scope():
-            model = build_model(workload, config.training.seed)
+            model = build_model(workload, seed, recompute)
             optimizer = build_optimizer(config, model)
     _refuse_uncompilable(config, strategy, model)
-    replicas, parts = strategy.num_replicas_in_sync, config.training.gradient_accumulation
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-
-    def gradients_of(features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            loss = mean_loss(workload, model(features, training=True), target)
-            # Gradients are summed over replicas and parts, so each gives its share of the mean.
-            share = loss / (replicas * parts)
-            share = optimizer.scale_loss(share) if scaled else share
-        gradients = tape.gradient(share, model.trainable_variables)
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
-
-    if config.training.compile == "default":
-        gradients_of = tf.function(gradients_of, jit_compile=True)
-
-    def replica_step(features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, gradients = gradients_of(*_part(features, target, 0, parts))
-        for number in range(1, parts):
-            more, further = gradients_of(*_part(features, target, number, parts))
-            loss += more
-            gradients = [one + other for one, other in zip(gradients, further, strict=True)]
-        gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
-        optimizer.apply(gradients, model.trainable_variables)
-        norm = global_norm(gradients) if recorder.traced else tf.zeros(())
-        return loss / parts, norm / optimizer.dynamic_scale if scaled else norm
-
-    @tf.function
-    def train_step(features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return strategy.run(replica_step, args=(features, target))
-
+    step = _Step(config, workload, strategy, model, optimizer, recorder)
     clock = StepClock(
         recorder,
         steps=config.training.steps,
         warmup_steps=config.training.warmup_steps,
-        global_batch_size=config.global_batch_size(worker.workers),
+        global_batch_size=config.global_batch_size(worker.all_replicas),
         fence=lambda: fence(strategy),
     )
-    losses = []
     clock.start()
-    for step, (features, target) in enumerate(clock.waiting(batches), start=1):
-        loss, norm = train_step(features, target)
-        losses.append(loss)
-        if recorder.traced:
-            recorder.gradient_norms.append(_local_mean(strategy, norm))
-            recorder.weight_norms.append(_weight_norm(model))
-        clock.step_done()
-        if step == config.training.steps:
-            break
-    recorder.losses = [_local_mean(strategy, loss) for loss in losses]
+    if worker.role == "coordinator":
+        recorder.losses = _train_on_others(step, batches, worker.workers, clock)
+        here = build_model(workload, seed, recompute)
+        here.set_weights(model.get_weights())
+        return here
+    if config.tf.steps_per_call > 1 and not recorder.traced:
+        recorder.losses = _train_several_at_once(step, batches, clock)
+    else:
+        recorder.losses = _train_one_by_one(step, batches, clock)
     return model
 
 
 def run_fn(fn_args: "FnArgs") -> None:
     """TFX Trainer's entry point: train on the Transform component's output, then export."""
-    # TensorFlow Transform takes seconds to import, which a training worker need not spend.
-    from tf_pipeline.export import export
+    asked = fn_args.custom_config
+    train_in_step(
+        "tf",
+        asked["config"],
+        asked["workers"],
+        dataset=Path(asked["dataset"]),
+        # The pattern that TFX gives is FOLDER/Split-train/*.
+        transformed=Path(fn_args.train_files[0]).parent.parent,
+        transform_fn=Path(fn_args.transform_output),
+        output=Path(fn_args.serving_model_dir),
+    )
 
-    config = parse_config(fn_args.custom_config["config"], "TFX Trainer")
-    dataset = Dataset.open(Path(fn_args.custom_config["dataset"]))
-    workload = get_workload(config, dataset.manifest)
-    worker = Worker()
-    strategy = build_strategy("one_device", worker)
-    # The pattern that TFX gives is FOLDER/Split-train/*.
-    transformed = Path(fn_args.train_files[0]).parent.parent
-    model = train(config, workload, strategy, worker, Recorder(), transformed)
-    serving = Path(fn_args.serving_model_dir)
-    export(workload, model, Path(fn_args.transform_output), dataset, serving)
+
+class _Step:
+    """A step of training, or under parameter servers one worker's update."""
+
+    def __init__(
+        self,
+        config: Config,
+        workload: Workload,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        recorder: Recorder,
+    ) -> None:
+        self.config = config
+        self.strategy = strategy
+        self.model = model
+        self.recorder = recorder
+        self._workload = workload
+        self._optimizer = optimizer
+        self._parts = config.training.gradient_accumulation
+        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._gradients = self._gradients_of
+        if config.training.compile == "default":
+            self._gradients = tf.function(self._gradients_of, jit_compile=True)
+
+    def run(self, features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """In every replica: its mean loss before the update, and the gradient's norm if traced."""
+        return self.strategy.run(self._of_replica, args=(features, target))
+
+    def _of_replica(self, features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parts, optimizer = self._parts, self._optimizer
+        loss, gradients = self._gradients(*_part(features, target, 0, parts))
+        for number in range(1, parts):
+            more, further = self._gradients(*_part(features, target, number, parts))
+            loss += more
+            gradients = [one + other for one, other in zip(gradients, further, strict=True)]
+        if self.strategy.num_replicas_in_sync > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        optimizer.apply(gradients, self.model.trainable_variables)
+        norm = _exact_norm(gradients) if self.recorder.traced else tf.zeros((), tf.float64)
+        if self._scaled:
+            norm /= tf.cast(optimizer.dynamic_scale, tf.float64)
+        return loss / parts, norm
+
+    def _gradients_of(
+        self, features: _Features, target: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            loss = mean_loss(self._workload, self.model(features, training=True), target)
+            # Gradients are summed over replicas and parts, so each gives its share of the mean.
+            share = loss / (self.strategy.num_replicas_in_sync * self._parts)
+            share = self._optimizer.scale_loss(share) if self._scaled else share
+        gradients = tape.gradient(share, self.model.trainable_variables)
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def _train_one_by_one(step: _Step, batches: _Batches, clock: StepClock) -> list[float]:
+    """A call for every step, which asks for its batch itself: its wait is measured."""
+    recorder, strategy, steps = step.recorder, step.strategy, step.config.training.steps
+    train_step = tf.function(step.run)
+    losses = []
+    for features, target in islice(clock.waiting(batches), steps):
+        loss, norm = train_step(features, target)
+        losses.append(loss)
+        if recorder.traced:
+            recorder.gradient_norms.append(float(_local_mean(strategy, norm)))
+            weights = [tf.convert_to_tensor(each) for each in step.model.weights]
+            recorder.weight_norms.append(float(_exact_norm(weights)))
+        clock.step_done()
+    return [float(_local_mean(strategy, loss)) for loss in losses]
+
+
+def _train_several_at_once(step: _Step, batches: _Batches, clock: StepClock) -> list[float]:
+    """A call for several steps, none of which lies beyond the end of a phase."""
+    strategy, steps = step.strategy, step.config.training.steps
+    dtype = keras.config.floatx()
+
+    @tf.function
+    def train_steps(remaining: tf.data.Iterator, count: tf.Tensor) -> tf.Tensor:
+        losses = tf.TensorArray(dtype, count)
+        for number in tf.range(count):
+            loss, _ = step.run(*next(remaining))
+            losses = losses.write(number, _local_mean(strategy, loss))
+        return losses.stack()
+
+    remaining, losses, done = iter(batches), [], 0
+    while done < steps:
+        count = min(step.config.tf.steps_per_call, clock.steps_to_boundary)
+        losses.append(train_steps(remaining, tf.constant(count)))
+        clock.step_done(count)
+        done += count
+    return tf.concat(losses, axis=0).numpy().tolist()
+
+
+def _train_on_others(
+    step: _Step, batches: tf.data.Dataset, workers: int, clock: StepClock
+) -> list[float]:
+    """An update by any worker for every batch, and as many to a step as there are workers."""
+    coordinator = tf.distribute.coordinator.ClusterCoordinator(step.strategy)
+    update = tf.function(lambda features, target: step.run(features, target)[0])
+    losses: list[float] = []
+    issued: deque[list[tf.distribute.coordinator.RemoteValue]] = deque()
+
+    def wait_for_oldest() -> None:
+        losses.append(float(np.mean([loss.fetch() for loss in issued.popleft()])))
+
+    steps = zip(*[clock.waiting(batches)] * workers, strict=False)
+    for of_workers in islice(steps, step.config.training.steps):
+        issued.append([coordinator.schedule(update, args=batch) for batch in of_workers])
+        clock.step_done()
+        if len(issued) > _STEPS_OUTSTANDING:
+            wait_for_oldest()
+    while issued:
+        wait_for_oldest()
+    return losses
 
 
 def _set_precision(config: Config) -> None:
     precision = config.training.precision
+    if precision == "float16" and config.tf.strategy == "parameter_server":
+        raise InputError(
+            "training.precision: float16 scales the loss, which the workers of parameter_server "
+            "cannot agree on; use bfloat16, or another tf.strategy"
+        )
     if precision == "float16" and not tf.config.list_physical_devices("GPU"):
         raise InputError("training.precision: float16 needs a GPU; bfloat16 runs on any machine")
     # On by default here, and for matrices off in PyTorch: it rounds factors to ten bits.
@@ -159,10 +260,11 @@ def _part(
     return {name: values[rows] for name, values in features.items()}, target[rows]
 
 
-def _weight_norm(model: keras.Model) -> float:
-    return float(global_norm([tf.convert_to_tensor(each) for each in model.weights]))
+def _exact_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """In float64: the sum of a large tensor's squares rounds by more than the frameworks differ."""
+    return global_norm([tf.cast(tensor, tf.float64) for tensor in tensors])
 
 
-def _local_mean(strategy: tf.distribute.Strategy, value: tf.Tensor) -> float:
+def _local_mean(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
     """The mean over this worker's replicas, which all have batches of one size."""
-    return float(tf.reduce_mean(tf.stack(strategy.experimental_local_results(value))))
+    return tf.reduce_mean(tf.stack(strategy.experimental_local_results(value)))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.workloads import Weights, Workload
+from torch_pipeline.sharding import whole
 
 __all__ = ["build_model", "weights_of"]
 
@@ -19,9 +20,12 @@ _KINDS = {
 """PyTorch's name for a normalisation's tensor -> the workloads'."""
 
 
-def build_model(workload: Workload, seed: int) -> nn.Module:
-    """A network from the workload's features, by name, to logits; every one with batches first."""
-    model: nn.Module = _network(workload)
+def build_model(workload: Workload, seed: int, recompute: bool = False) -> nn.Module:
+    """A network from the workload's features, by name, to logits; every one with batches first.
+
+    With ``recompute``, activations inside its blocks are computed again for the gradient.
+    """
+    model: nn.Module = _network(workload, recompute)
     weights = workload.initial_weights(seed)
     with torch.no_grad():
         for name, tensor in _tensors(model).items():
@@ -32,20 +36,25 @@ def build_model(workload: Workload, seed: int) -> nn.Module:
 
 
 def weights_of(model: nn.Module) -> Weights:
-    """Every parameter and running statistic, named and laid out as the workload states."""
+    """Every parameter and running statistic, named and laid out as the workload states.
+
+    Of a model in shards, all workers must ask together.
+    """
     return {
-        name: _output_last(name, tensor.detach().cpu().numpy())
+        name: _output_last(name, whole(tensor).detach().cpu().numpy())
         for name, tensor in _tensors(model).items()
     }
 
 
-def _network(workload: Workload) -> nn.Module:
-    return import_module(f"torch_pipeline.workloads.{workload.name}").build_network(workload)
+def _network(workload: Workload, recompute: bool) -> nn.Module:
+    module = import_module(f"torch_pipeline.workloads.{workload.name}")
+    return module.build_network(workload, recompute)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for layer, module in model.named_modules():
+    for path, module in model.named_modules():
+        layer = path.rpartition(".")[2]  # unique: blocks do not change their layers' names
         own = dict(module.named_parameters(recurse=False)) | _buffers(module)
         for name, tensor in own.items():
             found[f"{layer}/{_kind(module, name)}"] = tensor

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.config import Config
+from torch_pipeline.sharding import whole
 
 __all__ = ["build_optimizer", "global_norm"]
 
@@ -35,4 +36,4 @@ def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 def global_norm(values: list[Tensor]) -> Tensor:
     """L2 norm over all elements of all tensors, the norm of the tensors' norms."""
-    return nn.utils.get_total_norm(values)
+    return whole(nn.utils.get_total_norm(values))

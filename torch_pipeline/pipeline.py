@@ -52,6 +52,7 @@ def build_pipeline(config: Config, environment: DagEnvironment) -> dsl.base_comp
             component(train)(
                 config=settings,
                 dataset_dir=environment.dataset,
+                workers=environment.workers,
                 transformed=transformed.outputs["transformed"],
             )
         )
@@ -108,29 +109,25 @@ def transform(config: dict, dataset_dir: str, transformed: dsl.Output[dsl.Datase
 def train(
     config: dict,
     dataset_dir: str,
+    workers: int,
     transformed: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Train on the transformed examples, then export."""
+    """Train on the transformed examples, on several workers where asked to, then export."""
     from pathlib import Path
 
-    from pipelines.config import parse_config
-    from pipelines.ingest.dataset import Dataset
-    from pipelines.recorder import Recorder
-    from pipelines.worker import Worker
-    from pipelines.workloads import get_workload
-    from torch_pipeline.export import export
-    from torch_pipeline.strategy import build_strategy
-    from torch_pipeline.train import train as train_model
+    from pipelines.train_step import train_in_step
 
-    settings = parse_config(config, "train")
-    dataset = Dataset.open(Path(dataset_dir))
-    workload = get_workload(settings, dataset.manifest)
-    worker = Worker()
-    strategy = build_strategy("single", worker)
     folder = Path(transformed.path)
-    trained = train_model(settings, workload, strategy, worker, Recorder(), folder)
-    export(workload, trained, folder / "transform_fn", dataset, Path(model.path))
+    train_in_step(
+        "torch",
+        config,
+        workers,
+        dataset=Path(dataset_dir),
+        transformed=folder,
+        transform_fn=folder / "transform_fn",
+        output=Path(model.path),
+    )
 
 
 def evaluate(

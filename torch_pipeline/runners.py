@@ -19,12 +19,12 @@ from torch_pipeline.pipeline import STAGE_OF, build_pipeline
 __all__ = ["compile_kubeflow", "run_local"]
 
 
-def run_local(config: Config, output: Path) -> PipelineResult:
-    """Run the DAG, a process per component, under ``output``.
+def run_local(config: Config, output: Path, workers: int = 1) -> PipelineResult:
+    """Run the DAG, a process per component, under ``output``; it trains on ``workers`` workers.
 
     What has not changed since an earlier run comes from the cache.
     """
-    environment = DagEnvironment.local("torch_pipeline", config, output)
+    environment = DagEnvironment.local("torch_pipeline", config, output, workers)
     pipeline = build_pipeline(config, environment)
     local.init(
         local.SubprocessRunner(use_venv=False),

@@ -1,13 +1,18 @@
 """Training: a ``LightningModule`` under a ``Trainer``, which serves every strategy."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import (
+    DoublePrecision,
+    MixedPrecision,
+    Precision,
+)
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 
@@ -21,16 +26,10 @@ from torch_pipeline.data import open_dataset
 from torch_pipeline.loss import mean_loss
 from torch_pipeline.model import build_model, weights_of
 from torch_pipeline.optimizer import build_optimizer, global_norm
+from torch_pipeline.sharding import Fsdp, Zero, ZeroPrecision, is_sharded, whole_state
 from torch_pipeline.strategy import fence
 
 __all__ = ["train"]
-
-_PRECISIONS = {
-    "float32": "32-true",
-    "bfloat16": "bf16-mixed",
-    "float16": "16-mixed",
-    "float64": "64-true",
-}
 
 _Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -53,13 +52,18 @@ def train(
     training = config.training
     if training.precision == "float16" and not torch.cuda.is_available():
         raise InputError("training.precision: float16 needs a GPU; bfloat16 runs on any machine")
+    if training.precision == "float16" and is_sharded(strategy):
+        raise InputError(
+            f"training.precision: float16's scaling of the loss does not suit the shards of "
+            f"{config.torch.strategy}; take bfloat16"
+        )
     # On by default here for convolutions, and in TensorFlow: it rounds factors to ten bits.
     torch.backends.cudnn.allow_tf32 = False
     clock = StepClock(
         recorder,
         steps=training.steps,
         warmup_steps=training.warmup_steps,
-        global_batch_size=config.global_batch_size(worker.workers),
+        global_batch_size=config.global_batch_size(worker.all_replicas),
         fence=lambda: fence(strategy),
     )
     with ExitStack() as building:
@@ -71,7 +75,7 @@ def train(
             devices=local_workers,
             num_nodes=worker.workers // local_workers,
             accelerator="auto",
-            precision=_PRECISIONS[training.precision],
+            plugins=[_precision(training.precision, strategy)],
             max_steps=training.steps,
             max_epochs=-1,
             accumulate_grad_batches=training.gradient_accumulation,
@@ -83,14 +87,32 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        with trainer.init_module():
-            model = build_model(workload, training.seed)
+        with strategy.tensor_init_context():
+            model = build_model(workload, training.seed, training.activation_checkpointing)
         module = _Training(config, workload, model, recorder)
         parts = _in_parts(clock.waiting(batches), training.gradient_accumulation)
         trainer.fit(module, parts)
     losses = torch.stack(module.losses).reshape(training.steps, -1).mean(dim=1)
     recorder.losses = losses.tolist()
+    if module.gathered is not None:
+        with strategy.tensor_init_context():
+            model = build_model(workload, training.seed, training.activation_checkpointing)
+        model.cpu().load_state_dict(module.gathered)
     return model
+
+
+def _precision(name: str, strategy: Strategy) -> Precision:
+    if isinstance(strategy, Zero):
+        return ZeroPrecision()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    match name:
+        case "bfloat16":
+            return MixedPrecision("bf16-mixed", device)
+        case "float16":
+            return MixedPrecision("16-mixed", device)
+        case "float64":
+            return DoublePrecision()
+    return Precision()
 
 
 class _Training(LightningModule):
@@ -100,16 +122,30 @@ class _Training(LightningModule):
         super().__init__()
         self.model = model
         self.losses: list[Tensor] = []
+        self.gathered: Mapping[str, Tensor] | None = None
+        """What the training of a model in shards has led to."""
         self._config = config
         self._workload = workload
         self._recorder = recorder
-        compiled = torch.compile(model) if config.training.compile == "default" else model
-        self._network = [compiled]  # in a list, so that its parameters are not registered twice
+        self._network = [model]  # in a list, so that its parameters are not registered twice
+
+    def configure_model(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Fsdp):
+            strategy.shard(self.model)
+
+    def on_fit_start(self) -> None:
+        if self._config.training.compile == "default":
+            self._network = [torch.compile(self.model)]
+
+    def on_train_end(self) -> None:
+        if is_sharded(self.trainer.strategy):
+            self.gathered = whole_state(self.model)
 
     def training_step(self, batch: _Batch, batch_idx: int) -> Tensor:
         features, target = batch
-        # DistributedDataParallel averages gradients over the workers, whose batches have one
-        # size, so the mean over the local batch is what each contributes.
+        # Every strategy averages gradients over the workers, whose batches have one size, so the
+        # mean over the local batch is what each contributes.
         loss = mean_loss(self._workload, self._network[0](features), target)
         self.losses.append(loss.detach())
         return loss
@@ -126,9 +162,10 @@ class _Training(LightningModule):
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._recorder.traced:
+        # DeepSpeed has its own gradients, and says their norm after the step.
+        if self._recorder.traced and not isinstance(self.trainer.strategy, Zero):
             gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
-            self._recorder.gradient_norms.append(float(global_norm(gradients)))
+            self._recorder.gradient_norms.append(_exact_norm(gradients))
 
 
 class _Timing(Callback):
@@ -154,9 +191,16 @@ class _Timing(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if self._recorder.traced:
+            if isinstance(trainer.strategy, Zero):
+                self._recorder.gradient_norms.append(trainer.strategy.gradient_norm)
             tensors = [torch.from_numpy(each) for each in weights_of(pl_module.model).values()]
-            self._recorder.weight_norms.append(float(global_norm(tensors)))
+            self._recorder.weight_norms.append(_exact_norm(tensors))
         self._clock.step_done()
+
+
+def _exact_norm(tensors: list[Tensor]) -> float:
+    """In float64: the sum of a large tensor's squares rounds by more than the frameworks differ."""
+    return float(global_norm([tensor.double() for tensor in tensors]))
 
 
 def _in_parts(batches: Iterable[_Batch], parts: int) -> Iterator[_Batch]:

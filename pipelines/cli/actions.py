@@ -15,7 +15,12 @@ from pipelines.hardware import available_cores
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.ingest.manifest import MANIFEST_NAME
-from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
+from pipelines.strategies import (
+    ASYNCHRONOUS_STRATEGIES,
+    FRAMEWORK_TITLES,
+    FRAMEWORKS,
+    Framework,
+)
 from pipelines.workloads import get_family, get_thresholds, get_workload
 
 if TYPE_CHECKING:
@@ -63,9 +68,13 @@ def ingest(config: Config, narrator: Narrator, *, force: bool = False) -> Datase
 
 
 def pipeline(
-    config: Config, framework: Framework, narrator: Narrator, study_id: str = ""
+    config: Config,
+    framework: Framework,
+    narrator: Narrator,
+    study_id: str = "",
+    workers: int = 1,
 ) -> PipelineResult:
-    """Run a framework's DAG."""
+    """Run a framework's DAG, its training step on ``workers`` workers."""
     _check(config, [framework])
     dataset = _dataset(config)
     with narrator.task(f"pipeline {framework}") as task:
@@ -78,7 +87,7 @@ def pipeline(
             task.update(f"{name} ({number}/{components})", number - 1, components)
 
         result, _ = run_pipeline(
-            config, framework, dataset, study_id or new_study_id(), on_component
+            config, framework, dataset, study_id or new_study_id(), on_component, workers
         )
         reused = f", {len(result.cached)} of {len(result.components)} components cached"
         verdict = "blessed and pushed" if result.blessed else "not blessed, not pushed"
@@ -89,9 +98,14 @@ def pipeline(
 
 
 def train(
-    config: Config, framework: Framework, workers: int, narrator: Narrator
+    config: Config,
+    framework: Framework,
+    workers: int,
+    narrator: Narrator,
+    *,
+    follow: bool = False,
 ) -> dict[str, float]:
-    """One training run outside any study."""
+    """One training run outside any study; with ``follow`` its workers' output is shown."""
     _check(config, [framework])
     dataset = _dataset(config)
     with narrator.task(f"train {framework}") as task:
@@ -103,7 +117,14 @@ def train(
         cell = Cell(framework, config.strategy(framework), workers)
         folder = config.output / "runs" / study_id
         progress = _StudyProgress(task, cells=1)
-        run_id, metrics = run_cell(config, dataset, cell, "train", study_id, folder, progress)
+
+        def on_line(name: str, line: str) -> None:
+            if follow:
+                narrator.say(f"[{name}] {line}")
+
+        run_id, metrics = run_cell(
+            config, dataset, cell, "train", study_id, folder, progress, on_line
+        )
         task.outcome = (
             f"{metrics['examples_per_second']:,.0f} examples/s, "
             f"{_judged(config, metrics)}, run {run_id}"
@@ -142,6 +163,8 @@ def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
 def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
     """A short proof, unless the store has one for the same inputs and code.
 
+    Asynchronous training, which nothing can be held to, needs none.
+
     Raises:
         ComparisonRefusedError: if the frameworks differ.
     """
@@ -150,6 +173,8 @@ def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
     from pipelines.parity.prove import require_passed
     from pipelines.parity.record import find_passed, parity_params
 
+    if any(config.strategy(each) in ASYNCHRONOUS_STRATEGIES for each in FRAMEWORKS):
+        return
     short = abridged(config)
     tracking.prepare_store(config)
     found = find_passed(tracking.read_runs(config), parity_params(short, _dataset(short).manifest))

@@ -35,6 +35,16 @@ class FrameworkName(StrEnum):
 
 
 FrameworkArgument = Annotated[FrameworkName, typer.Argument(help="Which framework.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Workers to train on.")]
+StrategyOption = Annotated[
+    str | None, typer.Option(help="Distribution strategy; by default the config's.")
+]
+HostsOption = Annotated[
+    int | None, typer.Option(min=1, help="Emulated hosts to share the workers; needs root.")
+]
+BandwidthOption = Annotated[
+    str | None, typer.Option(help="Of each emulated host's link, such as 1gbit.")
+]
 StudyOption = Annotated[
     str | None, typer.Option("--study", help="MLflow experiment; by default the config's name.")
 ]
@@ -88,6 +98,8 @@ def ingest(
 def pipeline(
     framework: FrameworkArgument,
     config: ConfigOption = DEFAULT_CONFIG,
+    workers: WorkersOption = 1,
+    strategy: StrategyOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +107,8 @@ def pipeline(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    result = actions.pipeline(_load(config, overrides), framework.value, Narrator())
+    loaded = _load_for(framework, workers, strategy, config, overrides)
+    result = actions.pipeline(loaded, framework.value, Narrator(), workers=workers)
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
 
@@ -104,21 +117,23 @@ def pipeline(
 def train(
     framework: FrameworkArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
-    strategy: Annotated[
-        str | None, typer.Option(help="Distribution strategy; by default the config's.")
-    ] = None,
+    workers: WorkersOption = 1,
+    strategy: StrategyOption = None,
+    hosts: HostsOption = None,
+    bandwidth: BandwidthOption = None,
     overrides: SetOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what the workers print, as they do.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """One distributed training run."""
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    asked = [f"study.workers=[{workers}]", *(overrides or [])]
-    if strategy is not None:
-        asked.append(f"{framework.value}.strategy={strategy}")
-    metrics = actions.train(_load(config, asked), framework.value, workers, Narrator())
+    asked = [*_network(hosts, bandwidth), *(overrides or [])]
+    loaded = _load_for(framework, workers, strategy, config, asked)
+    metrics = actions.train(loaded, framework.value, workers, Narrator(), follow=follow)
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
 
@@ -157,7 +172,11 @@ def parity(
 
 @app.command()
 def study(
-    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+    config: ConfigOption = DEFAULT_CONFIG,
+    hosts: HostsOption = None,
+    bandwidth: BandwidthOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """The matrix: frameworks x workers x repeats, interleaved, each cell in fresh processes."""
     from pipelines.cli import actions
@@ -165,7 +184,8 @@ def study(
     from pipelines.tracking import new_study_id
 
     study_id = new_study_id()
-    run_ids = actions.study(_load(config, overrides), study_id, Narrator())
+    asked = [*_network(hosts, bandwidth), *(overrides or [])]
+    run_ids = actions.study(_load(config, asked), study_id, Narrator())
     if as_json:
         typer.echo(json.dumps({"study_id": study_id, "mlflow_run_ids": run_ids}, indent=2))
 
@@ -211,6 +231,25 @@ def doctor(as_json: JsonOption = False) -> None:
         print_findings(findings)
     if any(finding.needed and not finding.found for finding in findings):
         raise typer.Exit(1)
+
+
+def _load_for(
+    framework: FrameworkName,
+    workers: int,
+    strategy: str | None,
+    path: Path,
+    overrides: list[str] | None,
+) -> Any:
+    """The configuration for one run of one framework at one worker count."""
+    asked = [f"study.workers=[{workers}]", *(overrides or [])]
+    if strategy is not None:
+        asked.append(f"{framework.value}.strategy={strategy}")
+    return _load(path, asked)
+
+
+def _network(hosts: int | None, bandwidth: str | None) -> list[str]:
+    given = {"network.hosts": hosts, "network.bandwidth": bandwidth}
+    return [f"{field}={value}" for field, value in given.items() if value is not None]
 
 
 def _load(path: Path, overrides: list[str] | None) -> Any:

@@ -9,7 +9,7 @@ from pipelines.compare.model import Cell, Difference, ScalingPoint
 from pipelines.compare.notes import few_repeats
 from pipelines.metrics import PHASES
 from pipelines.runs import RunRecord
-from pipelines.strategies import Framework
+from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, Framework
 
 __all__ = ["differences_between", "scaling_points", "summarise"]
 
@@ -81,10 +81,14 @@ def scaling_points(cells: Sequence[Cell]) -> list[ScalingPoint]:
 
 
 def differences_between(cells: Sequence[Cell]) -> list[Difference]:
-    """PyTorch over TensorFlow wherever both stand in the same place of the matrix."""
+    """PyTorch over TensorFlow wherever both stand in the same place of the matrix.
+
+    Asynchronous training stands apart: it does not take the steps that the others take.
+    """
     differences = []
-    for tf in (cell for cell in cells if cell.framework == "tf"):
-        for torch in (cell for cell in cells if cell.framework == "torch"):
+    synchronous = [cell for cell in cells if cell.strategy not in ASYNCHRONOUS_STRATEGIES]
+    for tf in (cell for cell in synchronous if cell.framework == "tf"):
+        for torch in (cell for cell in synchronous if cell.framework == "torch"):
             if (tf.workers, tf.scaling) != (torch.workers, torch.scaling):
                 continue
             ends = statistics.interval_of_ratio(torch.repeats, tf.repeats)

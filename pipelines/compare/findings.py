@@ -12,7 +12,7 @@ from pipelines.compare.model import (
     ScalingPoint,
     Unfinished,
 )
-from pipelines.strategies import FRAMEWORKS, Framework
+from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 
 __all__ = ["findings"]
 
@@ -48,7 +48,16 @@ def findings(
 
 
 def _fastest(cells: Sequence[Cell]) -> dict[Framework, Cell]:
-    """Each framework's fastest strategy at the most workers that all frameworks present reached."""
+    """Each framework's fastest strategy at the most workers that all frameworks present reached.
+
+    An asynchronous one counts only where its framework has no other.
+    """
+    cells = [
+        cell
+        for cell in cells
+        if cell.strategy not in ASYNCHRONOUS_STRATEGIES
+        or all(o.strategy == cell.strategy for o in cells if o.framework == cell.framework)
+    ]
     frameworks = [name for name in FRAMEWORKS if any(cell.framework == name for cell in cells)]
     reached = [{cell.workers for cell in cells if cell.framework == name} for name in frameworks]
     common = set.intersection(*reached) if reached else set()
@@ -79,10 +88,16 @@ def _speed(cells: Sequence[Cell], differences: Sequence[Difference]) -> Finding 
         return Finding(topic=topic, headline=headline, statement=statement)
     strategies = (fastest["tf"].strategy, fastest["torch"].strategy)
     difference = next(
-        d
-        for d in differences
-        if d.workers == workers and (d.tf_strategy, d.torch_strategy) == strategies
+        (
+            d
+            for d in differences
+            if d.workers == workers and (d.tf_strategy, d.torch_strategy) == strategies
+        ),
+        None,
     )
+    if difference is None:
+        statement += "; asynchronous training is not set against synchronous."
+        return Finding(topic=topic, headline="Not compared", statement=statement)
     headline, comparison = _compared(difference)
     sentences = [f"{statement}.", comparison, difference.remark]
     return Finding(topic=topic, headline=headline, statement=" ".join(filter(None, sentences)))

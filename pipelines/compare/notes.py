@@ -7,7 +7,7 @@ from pipelines.compare.formats import percent, title
 from pipelines.compare.model import Cell, ScalingPoint, Settings
 from pipelines.compare.statistics import LEAST_REPEATS, range_coverage
 from pipelines.runs import STUDY_TAG, RunRecord
-from pipelines.strategies import Framework
+from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, Framework
 
 __all__ = ["few_repeats", "notes"]
 
@@ -64,6 +64,11 @@ def _cell_notes(settings: Settings, cells: Sequence[Cell]) -> Iterable[str]:
         )
     if settings.reader in _READERS:
         yield f"{_READERS[settings.reader]} (reader: {settings.reader})."
+    for strategy in sorted({cell.strategy for cell in cells} & ASYNCHRONOUS_STRATEGIES):
+        yield (
+            f"{strategy} is asynchronous: each worker updates the parameters by itself, so a step "
+            "is as many updates as there are workers; its figures stand apart from the others."
+        )
     fewest = min(len(cell.repeats) for cell in cells)
     yield (
         "Each figure is the median over the repeats of its cell; all finished repeats count. "

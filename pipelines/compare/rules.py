@@ -12,7 +12,7 @@ from pipelines.runs import (
     PARITY_SIDE_FIELDS,
     RunRecord,
 )
-from pipelines.strategies import FRAMEWORKS, Framework
+from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 
 __all__ = ["check_cells", "check_parity", "check_pipelines", "contradicts"]
 
@@ -37,7 +37,9 @@ def check_pipelines(pipelines: Sequence[RunRecord]) -> None:
     """
     recorded = {field for run in pipelines for field in run.params}
     fields = [
-        field for field in COMPARABLE_FIELDS if field == "dataset_fingerprint" or field in recorded
+        field
+        for field in (*COMPARABLE_FIELDS, "workers")
+        if field == "dataset_fingerprint" or field in recorded
     ]
     _check(pipelines, fields)
 
@@ -46,7 +48,8 @@ def check_parity(cells: Sequence[RunRecord], records: Iterable[RunRecord]) -> li
     """Let cells of both frameworks pass whose frameworks were shown to compute the same.
 
     Returns the verdicts that show it, which are of all ``records`` the newest that are meant for
-    these cells. Cells of one framework need none.
+    these cells. Cells of one framework need none, nor do asynchronous ones, which are not set
+    against others.
 
     Raises:
         ComparisonRefusedError: if there is no such verdict, or it was not passed.
@@ -83,6 +86,7 @@ def _sides(cells: Sequence[RunRecord], framework: Framework) -> list[tuple[tuple
         )
         for run in cells
         if run.params.get("framework") == framework
+        and run.params.get("strategy") not in ASYNCHRONOUS_STRATEGIES
     }
     return sorted(found)
 

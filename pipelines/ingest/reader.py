@@ -32,8 +32,8 @@ _GATHERED_BYTES = 1 << 23
 class SharedBatches:
     """What both frameworks consume under ``data.reader: shared``; every iteration starts anew.
 
-    ``train``: this worker's part of each global batch, without end. ``eval``: the whole split
-    once, for every worker.
+    ``train``: this worker's part of each global batch, without end, in one batch after the other
+    for each of its replicas. ``eval``: the whole split once, for every worker.
     """
 
     def __init__(self, config: Config, workload: Workload, split: Split, worker: Worker) -> None:
@@ -58,16 +58,18 @@ class SharedBatches:
 
     def _stream(self) -> Iterator[Columns]:
         training = self._config.training
+        size = training.batch_size_per_worker
         if self._split == "eval":
-            return sequential_batches(self._columns, training.batch_size_per_worker)
-        return BatchStream(
+            return sequential_batches(self._columns, size)
+        batches = BatchStream(
             self._columns,
-            global_batch_size=self._config.global_batch_size(self._worker.workers),
+            global_batch_size=self._config.global_batch_size(self._worker.all_replicas),
             rank=self._worker.rank,
             workers=self._worker.workers,
             seed=training.seed,
             shuffle_buffer=self._config.data.shuffle_buffer,
         ).batches()
+        return (part for batch in batches for part in sequential_batches(batch, size))
 
 
 class BatchStream:

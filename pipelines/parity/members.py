@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.cluster import Layout
 from pipelines.config import Config
 from pipelines.errors import InputError, WorkError
 from pipelines.launch import launch
 from pipelines.parity.probe import Probe
 from pipelines.parity.trace import TRACE_NAME, Trace
-from pipelines.strategies import FRAMEWORKS, SINGLE_WORKER_STRATEGIES, Framework
+from pipelines.strategies import (
+    ASYNCHRONOUS_STRATEGIES,
+    FRAMEWORKS,
+    SINGLE_WORKER_STRATEGIES,
+    Framework,
+)
 
 __all__ = [
     "NOISE_FRAMEWORK",
@@ -104,6 +110,11 @@ def check_workers(config: Config) -> None:
             )
         for framework in FRAMEWORKS:
             strategy = config.strategy(framework)
+            if strategy in ASYNCHRONOUS_STRATEGIES:
+                raise InputError(
+                    f"{framework}.strategy: {strategy} is asynchronous: no two of its runs take "
+                    "the same steps, so none can be held to another framework's"
+                )
             if workers > 1 and strategy in SINGLE_WORKER_STRATEGIES:
                 raise InputError(
                     f"parity.workers: {workers} workers, but {framework}.strategy '{strategy}' "
@@ -132,11 +143,14 @@ def run_member(
         if rank == 0 and event["event"] == "step":
             on_step(event["step"], event["steps"])
 
+    arguments = ["train", "--config", str(resolved), "--output", str(output)]
+    layout = Layout.of(config, member.framework, member.workers)
     launch(
         member.framework,
-        ["train", "--config", str(resolved), "--output", str(output), "--probe", str(probe)],
+        [*arguments, "--probe", str(probe), *layout.arguments],
         logs=output,
-        workers=member.workers,
+        workers=layout.workers,
+        threads_per_worker=layout.replicas,
         environment=config.child_variables,
         on_event=on_event,
         module=(modules or {}).get(member.framework),

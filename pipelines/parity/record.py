@@ -17,18 +17,26 @@ from pipelines.strategies import FRAMEWORKS
 __all__ = ["find_passed", "keep", "parity_params"]
 
 _THOROUGHNESS = ("parity_steps", "parity_workers", "parity_floor_runs")
-_OF_A_STUDY = ("study", "batch_size_per_worker", "steps", "warmup_steps", "config_sha256")
+_OF_A_STUDY = (
+    "study",
+    "batch_size_per_worker",
+    "steps",
+    "warmup_steps",
+    "network",
+    "config_sha256",
+)
 """What a study's runs record and a verdict does not depend on, or names otherwise."""
 
 
 def parity_params(config: Config, manifest: Manifest) -> dict[str, object]:
     """What a verdict holds for: asks both frameworks, which takes seconds."""
     software = describe_frameworks(config)
-    sides = {
-        f"{framework}_{field}": value
-        for framework in FRAMEWORKS
-        for field, value in {"strategy": config.strategy(framework), **software[framework]}.items()
-    }
+    sides = {}
+    for framework in FRAMEWORKS:
+        sides[f"{framework}_strategy"] = config.strategy(framework)
+        sides[f"{framework}_strategy_options"] = config.strategy_options(framework)
+        for field, value in software[framework].items():
+            sides[f"{framework}_{field}"] = value
     common = study_params(config, manifest)
     return {
         **{name: value for name, value in common.items() if name not in _OF_A_STUDY},

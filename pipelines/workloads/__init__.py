@@ -38,9 +38,13 @@ def get_workload(config: Config, manifest: Manifest) -> Workload:
     """The configured workload, fitted to a dataset.
 
     Raises:
-        InputError: if the dataset cannot feed it, naming what it takes and what the dataset has.
+        InputError: if the dataset cannot feed it, naming what it takes and what the dataset has;
+            or if its activations cannot be computed again as ``activation_checkpointing`` asks.
     """
-    return get_family(config.workload).build(config.workload, manifest)
+    workload = get_family(config.workload).build(config.workload, manifest)
+    if config.training.activation_checkpointing and workload.not_recomputable:
+        raise InputError(f"training.activation_checkpointing: {workload.not_recomputable}")
+    return workload
 
 
 def get_family(config: WorkloadConfig) -> type[Workload]:

@@ -83,6 +83,11 @@ class Workload(ABC):
         return True
 
     @property
+    def not_recomputable(self) -> str:
+        """Why activations cannot be computed again for the gradient; empty if they can."""
+        return ""
+
+    @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The dataset's columns that it reads."""

@@ -127,6 +127,11 @@ class Tabular(Workload):
         )
 
     @property
+    def not_recomputable(self) -> str:
+        """Never: it has no blocks."""
+        return "tabular has no repeated blocks whose activations are worth it; use vision or text"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Features, then what the target is made of."""
         over = () if self.positive_over is None else (self.positive_over.column,)

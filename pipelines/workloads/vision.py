@@ -158,6 +158,16 @@ class Vision(Workload):
         return self.size.activation != "relu" and not self.shrinks
 
     @property
+    def not_recomputable(self) -> str:
+        """Batch normalisation keeps statistics of what it computes."""
+        if self.size.normalization != "batch":
+            return ""
+        return (
+            "computing batch normalisation again would update its running statistics twice; "
+            "use another workload.vision.normalization"
+        )
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The images' and the label's."""
         return (self.feature, self.label)

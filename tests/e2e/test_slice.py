@@ -18,8 +18,7 @@ import pytest
 
 from pipelines.config import Config, load_config
 from pipelines.dag import STAGES
-from pipelines.environments import PROJECT_ROOT, find_python
-from pipelines.errors import InputError
+from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset
 from pipelines.metrics import PHASES
 from pipelines.runs import RunRecord
@@ -42,19 +41,10 @@ Done = subprocess.CompletedProcess[str]
 Tandem = Callable[..., Done]
 
 
-def _missing_framework() -> str:
-    for framework in FRAMEWORKS:
-        try:
-            find_python(framework)
-        except InputError as error:
-            return str(error)
-    return ""
-
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(_missing_framework()), reason=_missing_framework()),
+    pytest.mark.both_frameworks,
 ]
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.environments import PROJECT_ROOT, find_python
-from pipelines.errors import InputError
+from pipelines.environments import PROJECT_ROOT
 from pipelines.strategies import FRAMEWORKS
 
 TANDEM = Path(sys.executable).with_name("tandem")
@@ -27,22 +26,15 @@ SMALL = {
         "workload.thresholds.eval_auc=0.6",
     ],
 }
+WORKERS = {"text": 2, "tabular": 1}
+"""On which a DAG's training step trains."""
 METRICS = {"text": {"eval_loss", "eval_perplexity"}, "tabular": {"eval_loss", "eval_auc"}}
-
-
-def _missing_framework() -> str:
-    for framework in FRAMEWORKS:
-        try:
-            find_python(framework)
-        except InputError as error:
-            return str(error)
-    return ""
 
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(_missing_framework()), reason=_missing_framework()),
+    pytest.mark.both_frameworks,
 ]
 
 
@@ -59,10 +51,15 @@ def results(
     found = {}
     for framework in FRAMEWORKS:
         command = [str(TANDEM), "pipeline", framework, "--json", "--config", str(config), *options]
+        command += ["--workers", str(WORKERS[workload])]
         environment = {**os.environ, "NO_COLOR": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found[framework] = json.loads(done.stdout)
+        # Workers of their own print through the step, whose output is the DAG's log.
+        log = (folder / "out" / "pipelines" / framework / "logs" / "rank0.log").read_text()
+        trained = {rank for rank in range(4) if f"[rank{rank}] " in log}
+        assert trained == (set(range(WORKERS[workload])) if WORKERS[workload] > 1 else set())
     return workload, found
 
 

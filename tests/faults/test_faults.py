@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, load_config
-from pipelines.environments import PROJECT_ROOT, find_python
-from pipelines.errors import InputError
+from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import ingest
 from pipelines.parity.members import Member, run_member
 from pipelines.parity.model import Comparison
 from pipelines.parity.probe import Probe
 from pipelines.parity.trace import Trace
 from pipelines.parity.verdict import compare_traces, measure_floor, rule_for
-from pipelines.strategies import FRAMEWORKS, Framework
+from pipelines.strategies import Framework
 
 OVERRIDES = [
     "training.batch_size_per_worker=16",
@@ -32,19 +31,10 @@ Run = Callable[..., Trace]
 Judge = Callable[..., Comparison]
 
 
-def _missing_framework() -> str:
-    for framework in FRAMEWORKS:
-        try:
-            find_python(framework)
-        except InputError as error:
-            return str(error)
-    return ""
-
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(_missing_framework()), reason=_missing_framework()),
+    pytest.mark.both_frameworks,
 ]
 
 

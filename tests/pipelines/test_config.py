@@ -150,7 +150,7 @@ def test_a_malformed_override_is_named_in_the_error(
             "training.optimizer.learning_rat=3",
             "training.optimizer.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
-        ("torch.zzz=3", "torch.zzz: unknown key; known keys: strategy"),
+        ("torch.zzz=3", "torch.zzz: unknown key; known keys: strategy, ddp, fsdp, deepspeed"),
         ("traning.steps=3", "traning: unknown key; did you mean 'training'?"),
         (
             "training.batch_size_per_worker=-4",
@@ -178,11 +178,12 @@ def test_a_malformed_override_is_named_in_the_error(
         (
             "tf.strategy=ddp",
             "tf.strategy: TensorFlow has no strategy 'ddp'; "
-            "it has: one_device, multi_worker_mirrored",
+            "it has: one_device, mirrored, multi_worker_mirrored, parameter_server, tpu",
         ),
         (
             "torch.strategy=mirrored",
-            "torch.strategy: PyTorch has no strategy 'mirrored'; it has: single, ddp",
+            "torch.strategy: PyTorch has no strategy 'mirrored'; "
+            "it has: single, ddp, fsdp, deepspeed_zero1, deepspeed_zero2, deepspeed_zero3",
         ),
     ],
 )

@@ -128,9 +128,8 @@ def test_the_readmes_table_of_twins_has_every_file_but_the_table_itself() -> Non
     named = [row[0].strip("`") for row in table(README, "file")]
 
     assert len(named) == len(set(named))
-    for twin in TWINS:
-        files = {path.name for path in (PROJECT_ROOT / twin).glob("*.py")}
-        assert set(named) == files - {"__init__.py"}
+    files = [{path.name for path in (PROJECT_ROOT / twin).glob("*.py")} for twin in TWINS]
+    assert set(named) == set.intersection(*files) - {"__init__.py"}
 
 
 def test_the_readmes_table_of_commands_is_the_programs() -> None:

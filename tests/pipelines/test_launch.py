@@ -139,6 +139,76 @@ def test_tf_workers_get_a_tf_config_with_a_port_each(
     assert all(address.startswith("127.0.0.1:") for address in clusters[0])
 
 
+def test_with_parameter_servers_the_others_end_when_the_chief_has(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(
+        "task = json.loads(os.environ['TF_CONFIG'])['task']\n"
+        "rank = f\"{task['type']}{task['index']}\"\n"
+        "started()\n"
+        "print('I am', rank, flush=True)\n"
+        "for other in ('worker0', 'worker1', 'ps0'):\n"
+        "    wait_for(f'worker{other}.pid')\n"
+        "if rank != 'chief0':\n"
+        "    time.sleep(600)\n",
+        framework="tf",
+    )
+
+    launch("tf", [], logs=tmp_path / "logs", workers=2, parameter_servers=1)
+
+    said = {log.stem: log.read_text() for log in (tmp_path / "logs").iterdir()}
+    assert said == {
+        "chief": "I am chief0\n",
+        "worker0": "I am worker0\n",
+        "worker1": "I am worker1\n",
+        "ps0": "I am ps0\n",
+    }
+    assert_nothing_is_left(tmp_path, expected=4)
+
+
+def test_a_parameter_server_that_dies_is_named_and_ends_the_others(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(
+        "task = json.loads(os.environ['TF_CONFIG'])['task']\n"
+        "rank = task['type']\n"
+        "started()\n"
+        "for other in ('chief', 'worker'):\n"
+        "    wait_for(f'worker{other}.pid')\n"
+        "if rank == 'ps':\n"
+        "    sys.exit('out of memory')\n"
+        "time.sleep(600)\n",
+        framework="tf",
+    )
+
+    with pytest.raises(WorkError, match=r"^ps0 ended with exit code 1: out of memory"):
+        launch("tf", [], logs=tmp_path / "logs", parameter_servers=1)
+
+    assert_nothing_is_left(tmp_path, expected=3)
+
+
+def test_every_line_reaches_the_caller_with_the_name_of_who_printed_it(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker("print('I am', rank)\nemit(event='step')\nprint('done')")
+    said: list[tuple[str, str]] = []
+
+    launch(
+        "torch",
+        [],
+        logs=tmp_path / "logs",
+        workers=2,
+        on_line=lambda name, line: said.append((name, line)),
+    )
+
+    assert sorted(said) == [
+        ("rank0", "I am 0"),
+        ("rank0", "done"),
+        ("rank1", "I am 1"),
+        ("rank1", "done"),
+    ]
+
+
 @pytest.mark.parametrize("framework", ["tf", "torch"])
 def test_what_the_surroundings_say_of_ranks_does_not_reach_the_workers(
     write_worker: WriteWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str

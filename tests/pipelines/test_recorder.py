@@ -141,6 +141,44 @@ def test_a_warm_up_of_one_step_is_all_first_step() -> None:
     assert recorder.metrics["step_seconds"] == recorder.metrics["train_seconds"] / 2
 
 
+def test_several_steps_done_at_once_count_as_so_many() -> None:
+    recorder, log = Recorder(), []
+    clock = clock_of(recorder, steps=9, warmup_steps=4, log=log)
+    issued = []
+
+    clock.start()
+    while sum(issued) < 9:
+        issued.append(min(3, clock.steps_to_boundary))
+        time.sleep(0.01 * issued[-1])
+        clock.step_done(issued[-1])
+
+    assert issued == [1, 3, 3, 2]
+    assert log == ["fence"] * 3
+    assert recorder.metrics["warmup_seconds"] >= 0.03
+    assert recorder.metrics["step_seconds"] == recorder.metrics["train_seconds"] / 5
+
+
+def test_steps_that_would_cross_a_phases_end_are_refused() -> None:
+    clock = clock_of(Recorder(), steps=9, warmup_steps=4, log=[])
+    clock.start()
+    clock.step_done()
+
+    with pytest.raises(ValueError, match="4 steps at once, 3 before a phase ends"):
+        clock.step_done(4)
+
+
+def test_a_wait_for_data_that_nobody_measured_is_not_recorded() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=3, warmup_steps=1, log=[])
+
+    clock.start()
+    for count in (1, 2):
+        clock.step_done(count)
+
+    assert "train_seconds" in recorder.metrics
+    assert "data_wait_seconds" not in recorder.metrics
+
+
 def test_only_timed_steps_count_towards_waiting_for_data() -> None:
     recorder = Recorder()
     clock = clock_of(recorder, steps=5, warmup_steps=3, log=[])

@@ -67,6 +67,9 @@ def test_a_malformed_rank_is_refused_by_its_variables(environment: dict[str, str
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": null}}',
         '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}',
         tf_config(2, 2),
+        tf_config(0, 2, "evaluator", evaluator=["host:1"]),
+        tf_config(0, 2, ps=["host:1"]),
+        tf_config(0, 2, chief=["host:1", "host:2"]),
     ],
 )
 def test_a_malformed_tf_config_is_refused_by_its_name(text: str) -> None:
@@ -75,14 +78,35 @@ def test_a_malformed_tf_config_is_refused_by_its_name(text: str) -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_cluster_with_a_chief_of_its_own_never_yields_two_rank_zeros() -> None:
+def test_a_chief_of_its_own_comes_before_the_workers() -> None:
     chief = {"chief": ["chief-0:2222"]}
-    ranks = []
-    for task, index in (("chief", 0), ("worker", 0), ("worker", 1)):
-        try:
-            worker = Worker.from_environment({"TF_CONFIG": tf_config(index, 2, task, **chief)})
-        except InputError:
-            continue  # refusing such a cluster is as good as understanding it
-        ranks.append(worker.rank)
+    tasks = [("chief", 0), ("worker", 0), ("worker", 1)]
 
-    assert ranks.count(0) <= 1
+    found = [
+        Worker.from_environment({"TF_CONFIG": tf_config(index, 2, task, **chief)})
+        for task, index in tasks
+    ]
+
+    assert found == [Worker(0, 3), Worker(1, 3), Worker(2, 3)]
+
+
+def test_with_parameter_servers_the_chief_coordinates_and_all_others_serve() -> None:
+    more = {"chief": ["chief-0:2222"], "ps": ["ps-0:2222"]}
+    tasks = [("chief", 0), ("worker", 0), ("worker", 1), ("ps", 0)]
+
+    found = [
+        Worker.from_environment({"TF_CONFIG": tf_config(index, 2, task, **more)})
+        for task, index in tasks
+    ]
+
+    assert [worker.rank for worker in found] == [0, 1, 2, 3]
+    assert [worker.role for worker in found] == ["coordinator", "server", "server", "server"]
+    assert {worker.workers for worker in found} == {2}
+    assert [worker.is_chief for worker in found] == [True, False, False, False]
+
+
+def test_every_process_may_train_several_replicas() -> None:
+    worker = Worker.from_environment({"RANK": "1", "WORLD_SIZE": "2"}, replicas=4)
+
+    assert worker == Worker(1, 2, replicas=4)
+    assert worker.all_replicas == 8

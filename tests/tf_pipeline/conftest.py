@@ -134,7 +134,7 @@ def run_workers(tmp_path: Path) -> Callable[[str, int], list[str]]:
             for rank in range(workers)
         ]
         try:
-            return [process.communicate(timeout=120)[0] for process in processes]
+            return [process.communicate(timeout=300)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()

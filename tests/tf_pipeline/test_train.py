@@ -19,16 +19,70 @@ from pipelines.errors import InputError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import METRICS, PHASES
+from pipelines.recorder import Recorder
+from pipelines.schedule import learning_rates
 from pipelines.strategies import Framework
 from pipelines.study import run_cell
 from pipelines.tracking import prepare_store
 from pipelines.worker import Worker
 from pipelines.worker_run import RESULT_NAME
 from pipelines.workloads import Vision
+from tf_pipeline.strategy import build_strategy
+from tf_pipeline.train import train
 
 STEPS, TIMED_STEPS, GLOBAL_BATCH = 12, 10, 32
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 Shrunk = Callable[..., Config]
+
+
+ALONE = ("tf.strategy=one_device", "study.workers=[1]")
+
+COUNT_UPDATES = """
+import json
+import os
+from pathlib import Path
+from unittest import mock
+import tensorflow as tf
+from pipelines.cluster import Layout, tasks_of
+from pipelines.config import load_config
+from pipelines.ingest import Dataset
+from pipelines.recorder import Recorder
+from pipelines.worker import Worker
+from pipelines.workloads import get_workload
+from tf_pipeline import train as module
+from tf_pipeline.strategy import build_strategy
+
+# The servers lie in this process too, which spares their start.
+chief, *others = tasks_of("tf", Layout(workers=2, parameter_servers=1))
+for task in others:
+    described = json.loads(task.variables["TF_CONFIG"])
+    place = described["task"]
+    tf.distribute.Server(
+        described["cluster"], place["type"], place["index"],
+        config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=4),
+    )
+os.environ.update(chief.variables)
+
+built = []
+def build(config, model):
+    built.extend([model, build_optimizer(config, model)])
+    return built[1]
+build_optimizer = module.build_optimizer
+config, worker = load_config(Path("config.yaml")), Worker.from_environment()
+workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
+strategy = build_strategy(config, worker)
+with mock.patch.object(module, "build_optimizer", build):
+    trained = module.train(config, workload, strategy, worker, Recorder())
+optimizer = built[1]
+updates = int(optimizer.iterations.numpy())
+print(json.dumps({
+    "updates": updates,
+    "rates": [float(optimizer._learning_rate(tf.constant(n))) for n in range(updates)],
+    "on_servers": all("/job:ps" in each.value.device for each in built[0].weights),
+    "on_servers_at_the_end": any("/job:ps" in each.value.device for each in trained.weights),
+}), flush=True)
+os._exit(0)  # its servers cannot be ended otherwise
+"""
 
 
 @dataclass(frozen=True)
@@ -255,6 +309,55 @@ def test_an_altered_shard_fails_the_run_and_is_named(
     assert [run.info.status for run in tracked_runs(config)] == ["FAILED"]
 
 
+def test_several_steps_per_call_train_as_one_after_the_other(
+    load_shrunk: Shrunk, workload: Vision, dataset: Dataset
+) -> None:
+    recorder = Recorder()
+    one_by_one = losses_of_one_worker(load_shrunk(*ALONE), workload)
+
+    at_once = losses_of_one_worker(load_shrunk(*ALONE, "tf.steps_per_call=4"), workload, recorder)
+
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-6)
+    assert "train_seconds" in recorder.metrics
+    assert "data_wait_seconds" not in recorder.metrics
+
+
+def test_workers_of_parameter_servers_lower_the_loss_together(
+    framework: Framework, load_shrunk: Shrunk, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = load_shrunk(
+        f"output={tmp_path}", f"data.output={dataset.folder}", "tf.strategy=parameter_server"
+    )
+
+    trained = train_in_processes(config, dataset, Cell(framework, "parameter_server", 2))
+
+    losses = trained.result["train_loss"]
+    assert len(losses) == STEPS
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert trained.metrics["eval_loss"] < losses[0]
+    assert 0 < trained.metrics["data_wait_seconds"] < trained.metrics["train_seconds"]
+    assert trained.run.info.status == "FINISHED"
+    assert not list(worker_processes(framework))
+
+
+def test_parameter_servers_apply_every_update_at_its_steps_rate(
+    run_workers: Callable[[str, int], list[str]],
+    load_shrunk: Shrunk,
+    dataset: Dataset,
+    tmp_path: Path,
+) -> None:
+    config = load_shrunk("tf.strategy=parameter_server", "training.schedule={warmup_steps: 12}")
+    config.dump(tmp_path / "config.yaml")
+
+    (printed,) = run_workers(COUNT_UPDATES, 1)
+
+    found = json.loads(printed.splitlines()[-1])
+    rates = learning_rates(config.training)
+    assert found["updates"] == 2 * STEPS
+    np.testing.assert_allclose(found["rates"], np.repeat(rates, 2), rtol=1e-6)
+    assert found["on_servers"] and not found["on_servers_at_the_end"]
+
+
 @pytest.fixture(scope="module")
 def killed(
     framework: Framework,
@@ -294,6 +397,14 @@ def test_a_killed_worker_ends_the_others_and_fails_the_run(killed: Killed) -> No
 
 def test_every_workers_system_metrics_carry_its_rank(killed: Killed) -> None:
     assert ranks_with_system_metrics(killed.config) == {"rank_0", "rank_1"}
+
+
+def losses_of_one_worker(
+    config: Config, workload: Vision, recorder: Recorder | None = None
+) -> list[float]:
+    recorder = recorder or Recorder()
+    train(config, workload, build_strategy(config, Worker()), Worker(), recorder)
+    return recorder.losses
 
 
 def ranks_with_system_metrics(config: Config) -> set[str]:

@@ -117,25 +117,26 @@ def run_exported() -> Callable[[Path, np.ndarray], np.ndarray]:
     return run
 
 
-@pytest.fixture
-def run_workers(tmp_path: Path) -> Callable[[str, int], list[str]]:
+@pytest.fixture(scope="session")
+def run_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], list[str]]:
     """Run a program as workers that know each other; returns what each of them printed."""
 
     def run(program: str, workers: int) -> list[str]:
+        folder = tmp_path_factory.mktemp("workers")
         with ExitStack() as stack:
             ports = [_free_port(stack) for _ in range(workers)]
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", program],
                 env={**os.environ, **_environment(rank, ports)},
-                cwd=tmp_path,
+                cwd=folder,
                 stdout=subprocess.PIPE,
                 text=True,
             )
             for rank in range(workers)
         ]
         try:
-            return [process.communicate(timeout=120)[0] for process in processes]
+            return [process.communicate(timeout=400)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
@@ -152,7 +153,10 @@ def _free_port(stack: ExitStack) -> int:
 def _environment(rank: int, ports: list[int]) -> dict[str, str]:
     return {
         "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(len(ports)),
+        "LOCAL_WORLD_SIZE": str(len(ports)),
+        "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(ports[0]),
     }

@@ -2,6 +2,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +240,31 @@ def test_native_examples_are_transformed_once_and_trained_on(
     (folder,) = (tmp_path / "transformed").iterdir()
     assert folder.name == f"{framework}-{dataset.manifest.fingerprint[:16]}"
     assert (folder / "transform_fn").is_dir()
+
+
+def test_torchrun_starts_workers_that_train_together(
+    load_shrunk: Shrunk, dataset: Dataset, runs: dict[int, Trained], tmp_path: Path
+) -> None:
+    config = load_shrunk(f"output={tmp_path}", f"data.output={dataset.folder}")
+    prepare_store(config)
+    path = config.dump(tmp_path / "config.yaml")
+    torchrun = Path(sys.executable).with_name("torchrun")
+    worker = ["-m", "torch_pipeline", "train", f"--config={path}", f"--output={tmp_path}"]
+
+    subprocess.run(
+        [torchrun, "--standalone", "--nproc-per-node=2", *worker],
+        check=True,
+        env={**os.environ, **config.child_variables},
+    )
+
+    result = json.loads((tmp_path / RESULT_NAME).read_text())
+    np.testing.assert_allclose(
+        result["train_loss"], runs[2].result["train_loss"], rtol=1e-6, atol=0
+    )
+    (run,) = tracked_runs(config)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["strategy"] == "ddp"
+    assert run.data.params["workers"] == "2"
 
 
 def test_an_altered_shard_fails_the_run_and_is_named(

@@ -16,8 +16,11 @@ __all__ = ["build_network", "fit", "preprocess"]
 Tensors = dict[str, tf.Tensor]
 
 
-def build_network(workload: Tabular) -> keras.Model:
-    """The network, untrained: ``numbers`` (batch, n) and ``codes`` (batch, c) to (batch,)."""
+def build_network(workload: Tabular, recompute: bool = False) -> keras.Model:
+    """The network, untrained: ``numbers`` (batch, n) and ``codes`` (batch, c) to (batch,).
+
+    It has no blocks whose activations ``recompute`` could leave to be computed again.
+    """
     inputs = {
         name: keras.Input(spec.shape, dtype=spec.dtype, name=name)
         for name, spec in workload.features.items()

@@ -1,5 +1,6 @@
 """``text`` in Keras: a decoder-only transformer, and the transform that cuts off its target."""
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -9,15 +10,19 @@ from keras import layers, ops
 from pipelines.workloads.base import TARGET
 from pipelines.workloads.text import EPSILON, TOKENS, Text
 from tf_pipeline.activation import gelu
+from tf_pipeline.recompute import recomputed
 
 __all__ = ["build_network", "fit", "preprocess"]
 
 Tensors = dict[str, tf.Tensor]
 
 
-def build_network(workload: Text) -> keras.Model:
-    """A network from tokens (batch, tokens) to logits (batch, tokens, vocabulary)."""
-    return _Network(workload).build()
+def build_network(workload: Text, recompute: bool = False) -> keras.Model:
+    """A network from tokens (batch, tokens) to logits (batch, tokens, vocabulary).
+
+    With ``recompute`` the activations inside its blocks are computed again for the gradient.
+    """
+    return _Network(workload, recompute).build()
 
 
 def fit(inputs: Tensors, config: dict[str, Any]) -> Tensors:
@@ -38,8 +43,9 @@ class _Network:
     and the sum that runs through the blocks keep the parameters', as under PyTorch's autocast.
     """
 
-    def __init__(self, workload: Text) -> None:
+    def __init__(self, workload: Text, recompute: bool) -> None:
         self._workload = workload
+        self._recompute = recompute
         policy = keras.config.dtype_policy()
         self._low, self._full = policy.compute_dtype, policy.variable_dtype
 
@@ -56,10 +62,14 @@ class _Network:
         position_embedding = _PositionEmbedding(dtype=self._full, name="position_embedding")
         x = position_embedding(token_embedding(tokens))
         for block in workload.blocks():
-            x = self._add(x, self._attend(x, block))
-            x = self._add(x, self._mlp(x, block))
+            build = partial(self._block, name=block)
+            x = recomputed(build, x) if self._recompute else build(x)
         logits = token_embedding(self._norm(x, "final_norm"), reverse=True)
         return keras.Model({TOKENS: tokens}, ops.cast(logits, self._full))
+
+    def _block(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        x = self._add(x, self._attend(x, name))
+        return self._add(x, self._mlp(x, name))
 
     def _attend(self, x: keras.KerasTensor, block: str) -> keras.KerasTensor:
         width = self._workload.width

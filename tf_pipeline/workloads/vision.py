@@ -1,5 +1,6 @@
 """``vision`` in Keras and TensorFlow Transform."""
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,14 +11,18 @@ from keras import layers
 from pipelines.workloads.base import TARGET
 from pipelines.workloads.vision import EPSILON, IMAGE, MOMENTUM, Block, Convolution, Vision
 from tf_pipeline.activation import gelu
+from tf_pipeline.recompute import recomputed
 
 __all__ = ["build_network", "fit", "preprocess"]
 
 Tensors = dict[str, tf.Tensor]
 
 
-def build_network(workload: Vision) -> keras.Model:
-    """From images (batch, height, width, channels) to logits (batch, classes)."""
+def build_network(workload: Vision, recompute: bool = False) -> keras.Model:
+    """From images (batch, height, width, channels) to logits (batch, classes).
+
+    With ``recompute`` the activations inside residual blocks are computed again for the gradient.
+    """
     images = keras.Input(workload.image_shape, name=IMAGE)
     x = _convolve(images, workload.stem, workload)
     if workload.shrinks:
@@ -25,7 +30,8 @@ def build_network(workload: Vision) -> keras.Model:
         padded = keras.ops.pad(x, around, constant_values=float("-inf"))
         x = layers.MaxPooling2D(3, strides=2)(padded)
     for block in workload.blocks():
-        x = _residual(x, block, workload)
+        build = partial(_residual, block=block, workload=workload)
+        x = recomputed(build, x) if recompute else build(x)
     x = layers.GlobalAveragePooling2D()(_activate(x, "norm", workload))
     return keras.Model({IMAGE: images}, layers.Dense(workload.classes, name="head")(x))
 

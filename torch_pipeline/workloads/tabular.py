@@ -15,8 +15,11 @@ __all__ = ["build_network", "fit", "preprocess"]
 Tensors = dict[str, Tensor]
 
 
-def build_network(workload: Tabular) -> nn.Module:
-    """The network, untrained: ``numbers`` (batch, n) and ``codes`` (batch, c) to (batch,)."""
+def build_network(workload: Tabular, recompute: bool = False) -> nn.Module:
+    """The network, untrained: ``numbers`` (batch, n) and ``codes`` (batch, c) to (batch,).
+
+    It has no blocks to recompute: the workload refuses ``recompute``.
+    """
     return _Dlrm(workload)
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from pipelines.workloads.base import TARGET
 from pipelines.workloads.vision import EPSILON, IMAGE, MOMENTUM, Block, Convolution, Vision
+from torch_pipeline.workloads import block
 from torch_pipeline.workloads.batch_norm import GlobalBatchNorm
 
 __all__ = ["build_network", "fit", "preprocess"]
@@ -17,9 +18,12 @@ Tensors = dict[str, Tensor]
 _IMAGES_AT_ONCE = 1024
 
 
-def build_network(workload: Vision) -> nn.Module:
-    """From images (batch, height, width, channels) to logits (batch, classes)."""
-    return _ResidualNetwork(workload)
+def build_network(workload: Vision, recompute: bool = False) -> nn.Module:
+    """From images (batch, height, width, channels) to logits (batch, classes).
+
+    With ``recompute``, activations inside the blocks are computed again for the gradient.
+    """
+    return _ResidualNetwork(workload, recompute)
 
 
 def fit(inputs: Tensors, config: dict[str, Any]) -> Tensors:
@@ -41,65 +45,78 @@ def preprocess(inputs: Tensors, config: dict[str, Any], fitted: Tensors) -> Tens
 
 
 class _ResidualNetwork(nn.Module):
-    """The layers lie flat, named as the workload names them."""
+    """Blocks and layers are named as the workload names them."""
 
-    def __init__(self, workload: Vision) -> None:
+    def __init__(self, workload: Vision, recompute: bool) -> None:
         super().__init__()
         self._workload = workload
-        self._blocks = list(workload.blocks())
-        self._activation = getattr(functional, workload.size.activation)
-        self._add_convolution(workload.stem)
-        for block in self._blocks:
-            for norm, conv in zip(block.norms, block.convolutions, strict=True):
-                self._add_norm(norm, conv.input_width)
-                self._add_convolution(conv)
-            if block.projects:
-                self._add_convolution(block.shortcut)
-        self._add_norm("norm", workload.size.widths[-1])
+        self._blocks = [described.name for described in workload.blocks()]
+        _add_convolution(self, workload, workload.stem)
+        for described in workload.blocks():
+            self.add_module(described.name, _ResidualBlock(workload, described, recompute))
+        _add_norm(self, workload, "norm", workload.size.widths[-1])
         self.head = nn.Linear(workload.size.widths[-1], workload.classes)
 
     def forward(self, features: Tensors) -> Tensor:
         # A view: what was channels-last in memory stays so.
-        x = self._layer("stem")(features[IMAGE].permute(0, 3, 1, 2))
+        x = self.get_submodule("stem")(features[IMAGE].permute(0, 3, 1, 2))
         if self._workload.shrinks:
             x = functional.max_pool2d(x, 3, stride=2, padding=1)
-        for block in self._blocks:
-            x = self._residual(x, block)
-        return self.head(self._activate(x, "norm").mean(dim=(2, 3)))
+        for name in self._blocks:
+            x = self.get_submodule(name)(x)
+        return self.head(_activate(self, self._workload, x, "norm").mean(dim=(2, 3)))
 
-    def _residual(self, x: Tensor, block: Block) -> Tensor:
+
+class _ResidualBlock(block.Block):
+    """The layers lie flat, named as the workload names them."""
+
+    def __init__(self, workload: Vision, described: Block, recompute: bool) -> None:
+        super().__init__(recompute)
+        self._workload = workload
+        self._described = described
+        for norm, conv in zip(described.norms, described.convolutions, strict=True):
+            _add_norm(self, workload, norm, conv.input_width)
+            _add_convolution(self, workload, conv)
+        if described.projects:
+            _add_convolution(self, workload, described.shortcut)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """From (batch, input width, height, width) to the block's width, perhaps half the size."""
+        described = self._described
         shortcut = branch = x
-        for place, (norm, conv) in enumerate(zip(block.norms, block.convolutions, strict=True)):
-            branch = self._activate(branch, norm)
-            if place == 0 and block.projects:
+        for place, (norm, conv) in enumerate(
+            zip(described.norms, described.convolutions, strict=True)
+        ):
+            branch = _activate(self, self._workload, branch, norm)
+            if place == 0 and described.projects:
                 entering = branch if self._workload.normalizes else x
-                shortcut = self._layer(block.shortcut.name)(entering)
-            branch = self._layer(conv.name)(branch)
+                shortcut = self.get_submodule(described.shortcut.name)(entering)
+            branch = self.get_submodule(conv.name)(branch)
         return shortcut + branch
 
-    def _activate(self, x: Tensor, norm: str) -> Tensor:
-        if self._workload.normalizes:
-            x = self._layer(norm)(x).to(x.dtype)  # autocast leaves some norms in float32
-        return self._activation(x)
 
-    def _layer(self, name: str) -> nn.Module:
-        return self.get_submodule(name)
+def _activate(owner: nn.Module, workload: Vision, x: Tensor, norm: str) -> Tensor:
+    if workload.normalizes:
+        x = owner.get_submodule(norm)(x).to(x.dtype)  # autocast leaves some norms in float32
+    return getattr(functional, workload.size.activation)(x)
 
-    def _add_convolution(self, conv: Convolution) -> None:
-        self.add_module(
-            conv.name,
-            nn.Conv2d(
-                conv.input_width,
-                conv.width,
-                conv.size,
-                stride=conv.stride,
-                padding=conv.padding,
-                bias=not self._workload.normalizes,
-            ),
-        )
 
-    def _add_norm(self, name: str, width: int) -> None:
-        if self._workload.size.normalization == "batch":
-            self.add_module(name, GlobalBatchNorm(width, MOMENTUM, EPSILON))
-        elif self._workload.size.normalization == "group":
-            self.add_module(name, nn.GroupNorm(self._workload.groups(width), width, EPSILON))
+def _add_convolution(owner: nn.Module, workload: Vision, conv: Convolution) -> None:
+    owner.add_module(
+        conv.name,
+        nn.Conv2d(
+            conv.input_width,
+            conv.width,
+            conv.size,
+            stride=conv.stride,
+            padding=conv.padding,
+            bias=not workload.normalizes,
+        ),
+    )
+
+
+def _add_norm(owner: nn.Module, workload: Vision, name: str, width: int) -> None:
+    if workload.size.normalization == "batch":
+        owner.add_module(name, GlobalBatchNorm(width, MOMENTUM, EPSILON))
+    elif workload.size.normalization == "group":
+        owner.add_module(name, nn.GroupNorm(workload.groups(width), width, EPSILON))

@@ -30,10 +30,12 @@ COMMON = {
     "schedule": "constant",
     "precision": "float32",
     "compile": "none",
+    "activation_checkpointing": "False",
     "seed": "0",
     "reader": "shared",
     "threads_per_worker": "1",
     "hardware": "x86-64, 2 cores",
+    "network": "real",
     "software_build": "cpu",
     "dataset_fingerprint": "ab12" * 16,
     "dataset_rows": "1797",
@@ -74,6 +76,7 @@ class StudyBuilder:
         values = COMMON | {
             "framework": framework,
             "strategy": strategy,
+            "strategy_options": "{}",
             "workers": str(workers),
             "scaling": "weak",
             "repeat": str(repeat),
@@ -123,6 +126,7 @@ class StudyBuilder:
             for framework in ("tf", "torch")
             for field, value in (
                 ("strategy", STRATEGIES[framework]),
+                ("strategy_options", "{}"),
                 ("framework_version", VERSIONS[framework]),
                 ("software_build", "cpu"),
             )

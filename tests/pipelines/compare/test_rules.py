@@ -154,6 +154,8 @@ def test_a_verdict_that_was_not_finished_is_none(unproven, status):
         *PARITY_FIELDS,
         "tf_strategy",
         "torch_strategy",
+        "tf_strategy_options",
+        "torch_strategy_options",
         "tf_framework_version",
         "torch_framework_version",
         "tf_software_build",
@@ -182,3 +184,30 @@ def test_one_framework_alone_needs_no_verdict(study):
     study.proven = False
     study.repeats("torch", 1, [10, 11, 12])
     assert build_report(study.runs).cells
+
+
+def test_asynchronous_training_stands_apart_and_needs_no_verdict(study):
+    study.proven = False
+    study.repeats("tf", 2, [900, 910, 920], strategy="parameter_server")
+    study.repeats("torch", 2, [10, 11, 12])
+
+    report = build_report(study.runs)
+
+    assert {cell.strategy for cell in report.cells} == {"parameter_server", "ddp"}
+    assert report.differences == []
+    (speed,) = [finding for finding in report.findings if finding.topic == "Throughput, 2 workers"]
+    assert speed.headline == "Not compared"
+    assert "asynchronous" in speed.statement
+    assert any(note.startswith("parameter_server is asynchronous") for note in report.notes)
+
+
+def test_a_synchronous_strategy_speaks_for_a_framework_that_has_one(study):
+    study.repeats("tf", 2, [900, 910, 920], strategy="parameter_server")
+    study.repeats("tf", 2, [20, 21, 22])
+    study.repeats("torch", 2, [10, 11, 12])
+
+    report = build_report(study.runs)
+
+    assert [each.tf_strategy for each in report.differences] == ["multi_worker_mirrored"]
+    (speed,) = [finding for finding in report.findings if finding.topic == "Throughput, 2 workers"]
+    assert "multi_worker_mirrored trained 21 examples/s" in speed.statement

@@ -55,7 +55,8 @@ distributed.destroy_process_group()
 def in_float64(workload: Vision, weights: Arrays) -> nn.Module:
     model = build_model(workload, 0).double()
     with torch.no_grad():
-        for layer, module in model.named_modules():
+        for path, module in model.named_modules():
+            layer = path.rpartition(".")[2]
             for name, tensor in [
                 *module.named_parameters(recurse=False),
                 *module.named_buffers(recurse=False),
@@ -82,7 +83,7 @@ def gradients_of_squares(model: nn.Module, images: np.ndarray) -> Arrays:
     model.train()({"image": torch.from_numpy(images).double()}).square().sum().backward()
     gradients = {}
     for path, parameter in model.named_parameters():
-        layer, _, name = path.rpartition(".")
+        *_, layer, name = path.split(".")
         axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[parameter.ndim]
         gradients[f"{layer}/{kind(layer, name)}"] = parameter.grad.permute(axes).numpy()
     return gradients

@@ -1,0 +1,74 @@
+"""The DAGs' training step: one worker trains in the step's own process, several in their own."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.cluster import Layout
+from pipelines.config import Config, parse_config
+from pipelines.hardware import available_cores
+from pipelines.launch import launch
+from pipelines.strategies import Framework
+from pipelines.worker_run import Twin, run_step
+
+__all__ = ["train_in_step"]
+
+_ALONE = {"tf": "one_device", "torch": "single"}
+
+
+def train_in_step(
+    framework: Framework,
+    settings: Mapping[str, Any],
+    workers: int,
+    *,
+    dataset: Path,
+    transformed: Path,
+    transform_fn: Path,
+    output: Path,
+) -> None:
+    """Train on the transform step's output with the configured strategy, and export.
+
+    ``settings`` is what ``Config.for_steps`` gave. The workers share the machine's cores equally.
+
+    Raises:
+        WorkError: if a worker failed, with its last lines.
+    """
+    if workers == 1:
+        one = {"strategy": _ALONE[framework]}
+        alone = {**settings, framework: one, "study": {"workers": [1]}}
+        run_step(
+            Twin.load(framework),
+            _parse(alone),
+            dataset=dataset,
+            transformed=transformed,
+            transform_fn=transform_fn,
+            output=output,
+        )
+        return
+    config = _parse(settings)
+    layout = Layout.of(config, framework, workers)
+    with tempfile.TemporaryDirectory(prefix="tandem-step-") as folder:
+        resolved = config.dump(Path(folder) / "config.yaml")
+        launch(
+            framework,
+            [
+                "step",
+                *("--config", str(resolved)),
+                *("--output", str(output)),
+                *("--dataset", str(dataset)),
+                *("--transformed", str(transformed)),
+                *("--transform-fn", str(transform_fn)),
+                *layout.arguments,
+            ],
+            logs=Path(folder),
+            workers=layout.workers,
+            parameter_servers=layout.parameter_servers,
+            threads_per_worker=max(1, len(available_cores()) // layout.workers),
+            environment=config.child_variables,
+            on_line=lambda name, line: print(f"[{name}] {line}", flush=True),
+        )
+
+
+def _parse(settings: Mapping[str, Any]) -> Config:
+    return parse_config(dict(settings), "training step")
