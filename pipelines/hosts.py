@@ -91,7 +91,10 @@ def emulated_hosts(config: NetworkConfig) -> Iterator[list[Host]]:
         yield hosts
     finally:
         for host in hosts:
-            _ip("netns", "del", host.namespace, check=False)  # and with it its link
+            # By itself, since it would go some time after its namespace, and its name is wanted
+            # again by the next run.
+            _ip("link", "del", host.link, check=False)
+            _ip("netns", "del", host.namespace, check=False)
         _ip("link", "del", bridge, check=False)
 
 

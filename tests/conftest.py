@@ -1,6 +1,8 @@
 """Fixtures for every package's tests, in both environments: nothing here imports a framework."""
 
+import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,14 +35,37 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs both frameworks where one is missing, with its reason."""
-    needy = [item for item in items if item.get_closest_marker("both_frameworks")]
+    """Skip what this machine lacks the means for, with the reason."""
+    for marker, find_obstacle in {
+        "both_frameworks": _missing_framework,
+        "network_namespaces": _namespace_obstacle,
+    }.items():
+        needy = [item for item in items if item.get_closest_marker(marker)]
+        reason = find_obstacle() if needy else ""
+        for item in needy if reason else ():
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _missing_framework() -> str:
     try:
-        for framework in FRAMEWORKS if needy else ():
+        for framework in FRAMEWORKS:
             find_python(framework)
     except InputError as error:
-        for item in needy:
-            item.add_marker(pytest.mark.skip(reason=str(error)))
+        return str(error)
+    return ""
+
+
+def _namespace_obstacle() -> str:
+    """What keeps this user from making namespaces, bridges and shaped links, if anything."""
+    name = f"probe{os.getpid()}"
+    make = (
+        f"ip netns add {name} && ip link add {name} type bridge && "
+        f"tc qdisc add dev {name} root tbf rate 1mbit burst 256kb latency 200ms"
+    )
+    made = subprocess.run(["sh", "-c", make], capture_output=True, text=True, check=False)
+    undo = f"ip link del {name}; ip netns del {name}"
+    subprocess.run(["sh", "-c", undo], capture_output=True, check=False)
+    return "" if made.returncode == 0 else f"no network namespaces here: {made.stderr.strip()}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +11,6 @@ from pipelines.errors import InputError
 from pipelines.hosts import THIS_HOST, Host, emulated_hosts
 from pipelines.network_config import NetworkConfig
 
-ROOT_ONLY = pytest.mark.skipif(
-    os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")),
-    reason="network namespaces need root, ip and tc",
-)
 SENT_BYTES = 4_000_000
 RECEIVE = """
 import socket, sys
@@ -99,7 +94,7 @@ def test_without_the_tools_hosts_are_refused_and_the_package_named(
         pass
 
 
-@ROOT_ONLY
+@pytest.mark.network_namespaces
 def test_hosts_reach_each_other_no_faster_than_their_links() -> None:
     with emulated_hosts(NetworkConfig(hosts=2, bandwidth="20mbit")) as (first, second):
         receiver = subprocess.Popen(
@@ -117,7 +112,7 @@ def test_hosts_reach_each_other_no_faster_than_their_links() -> None:
     assert (SENT_BYTES - 2 * 256 * 1024) * 8 / seconds < 20e6
 
 
-@ROOT_ONLY
+@pytest.mark.network_namespaces
 def test_a_cut_link_lets_nothing_through_until_it_is_mended() -> None:
     def said(first: Host, second: Host) -> str:
         ended = subprocess.run(
@@ -137,7 +132,7 @@ def test_a_cut_link_lets_nothing_through_until_it_is_mended() -> None:
     assert "refused" in again
 
 
-@ROOT_ONLY
+@pytest.mark.network_namespaces
 def test_nothing_of_the_hosts_is_left_even_after_a_failure() -> None:
     before = namespaces()
 
@@ -150,7 +145,14 @@ def test_nothing_of_the_hosts_is_left_even_after_a_failure() -> None:
     assert f"tandem{os.getpid()}" not in links
 
 
-@ROOT_ONLY
+@pytest.mark.network_namespaces
+def test_hosts_can_be_made_again_at_once() -> None:
+    for _ in range(8):
+        with emulated_hosts(NetworkConfig(hosts=2)) as hosts:
+            assert len(hosts) == 2
+
+
+@pytest.mark.network_namespaces
 def test_what_a_killed_launcher_left_is_removed() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
