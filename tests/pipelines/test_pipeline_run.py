@@ -157,7 +157,7 @@ def test_the_dag_gets_the_resolved_config_and_a_log(
         BLESSED=True,
     )
 
-    run_pipeline(config, "torch", digits, STUDY, ignore)
+    run_pipeline(config, "torch", digits, STUDY, ignore, workers=2)
 
     folder = config.output / "pipelines" / "torch"
     assert load_config(folder / "config.yaml").digest() == config.digest()
@@ -167,6 +167,8 @@ def test_the_dag_gets_the_resolved_config_and_a_log(
         str(folder / "config.yaml"),
         "--output",
         str(folder),
+        "--workers",
+        "2",
         "GPUs: ''",
         "a runner's chatter",
     ]
