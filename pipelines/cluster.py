@@ -12,10 +12,7 @@ from pipelines.errors import InputError
 from pipelines.hosts import THIS_HOST, Host
 from pipelines.strategies import ONE_PROCESS_STRATEGIES, Framework
 
-__all__ = ["RANK_VARIABLES", "Layout", "Task", "tasks_of"]
-
-RANK_VARIABLES = ("TF_CONFIG", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-"""What says which worker a process is; a launcher's own must not reach those it starts."""
+__all__ = ["Layout", "Task", "tasks_of"]
 
 
 @dataclass(frozen=True)

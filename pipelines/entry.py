@@ -29,7 +29,6 @@ def run_entry(framework: Framework, started: float) -> None:
     ``started`` is ``time.perf_counter()`` at the program's first line. An expected error ends the
     program with one line and its exit code.
     """
-    os.environ.update(slurm_variables(framework, os.environ))
     run_stage(_build_app(framework, started))
 
 
@@ -53,6 +52,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
     ) -> None:
         """Train and evaluate as one worker; rank, peers and threads come from the environment."""
         loaded = load_config(config)  # before the framework's import, which takes seconds
+        os.environ.update(slurm_variables(framework, os.environ))
         from pipelines.parity.probe import Probe
         from pipelines.worker_run import Twin, run_probe, run_worker
 
@@ -83,6 +83,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
     ) -> None:
         """Train as one worker of a DAG's training step, and export."""
         loaded = load_config(config)
+        os.environ.update(slurm_variables(framework, os.environ))
         from pipelines.worker_run import Twin, run_step
 
         run_step(

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines import events
-from pipelines.cluster import RANK_VARIABLES, Layout, Task, tasks_of
+from pipelines.cluster import Layout, Task, tasks_of
 from pipelines.environments import find_python
 from pipelines.errors import InputError, WorkError
 from pipelines.hardware import available_cores
 from pipelines.hosts import emulated_hosts
 from pipelines.network_config import NetworkConfig
 from pipelines.strategies import Framework
+from pipelines.worker import RANK_VARIABLES
 
 __all__ = ["OnEvent", "OnLine", "launch"]
 

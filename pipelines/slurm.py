@@ -9,9 +9,9 @@ import re
 import subprocess
 from collections.abc import Mapping
 
-from pipelines.cluster import RANK_VARIABLES
 from pipelines.errors import InputError
 from pipelines.strategies import Framework
+from pipelines.worker import RANK_VARIABLES
 
 __all__ = ["slurm_variables"]
 

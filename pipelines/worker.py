@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 from pipelines.errors import InputError
 
-__all__ = ["Role", "Worker"]
+__all__ = ["RANK_VARIABLES", "Role", "Worker"]
+
+RANK_VARIABLES = ("TF_CONFIG", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""What says which worker a process is; a launcher's own must not reach those it starts."""
 
 Role = Literal["worker", "coordinator", "server"]
 """``worker``: trains. Under parameter servers one ``coordinator`` runs the program, and the others

@@ -8,6 +8,7 @@ from pipelines.config import Config
 
 STAGES = {
     "train": [],
+    "step": ["--dataset", "d", "--transformed", "t", "--transform-fn", "f"],
     "pipeline": [],
     "compile": ["--image", "i", "--dataset", "d", "--artifacts", "a", "--serving", "s"],
     "transform": [],
@@ -39,6 +40,21 @@ def test_help_needs_no_framework() -> None:
 
     assert finished.returncode == 0, finished.stderr
     assert "--transformed" in finished.stdout
+
+
+@pytest.mark.parametrize("stage", ["train", "step"])
+def test_a_slurm_task_that_is_not_understood_is_refused_in_one_line(
+    stage: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved, output = config.dump(tmp_path / "config.yaml"), tmp_path / "output"
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+
+    finished = run(stage, "--config", str(resolved), "--output", str(output), *STAGES[stage])
+
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: environment: SLURM_*: not understood")
+    assert len(finished.stderr.splitlines()) == 1
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("stage", STAGES)
