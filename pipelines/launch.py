@@ -39,6 +39,7 @@ _ALLOCATOR = {
 }
 
 _ONE_HOST = NetworkConfig()
+_ONE_PROCESS = Layout()
 
 OnEvent = Callable[[int, dict[str, Any]], None]
 """Called with a worker's rank and what it said of its progress."""
@@ -61,8 +62,7 @@ def launch(
     arguments: Sequence[str],
     *,
     logs: Path,
-    workers: int = 1,
-    parameter_servers: int = 0,
+    layout: Layout = _ONE_PROCESS,
     network: NetworkConfig = _ONE_HOST,
     threads_per_worker: int = 1,
     environment: dict[str, str] | None = None,
@@ -70,12 +70,13 @@ def launch(
     on_line: OnLine = lambda name, line: None,
     module: str | None = None,
 ) -> float:
-    """Run ``python -m <framework>_pipeline <arguments>`` as ``workers`` processes.
+    """Run ``python -m <framework>_pipeline <arguments>`` as the processes of a layout.
 
-    With ``parameter_servers`` there are as many more, and a chief that tells all the others what
-    to do. ``network`` may share them out among emulated hosts. ``module`` is run in that
-    package's place: a test's, which breaks something first. Output goes to ``logs/<task>.log``,
-    such as ``rank0.log``. If one process fails, the others are ended.
+    With parameter servers there is a chief too, which tells all the others what to do; a process
+    of several replicas has the threads of as many workers. ``network`` may share the processes
+    out among emulated hosts. ``module`` is run in that package's place: a test's, which breaks
+    something first. Output goes to ``logs/<task>.log``, such as ``rank0.log``. If one process
+    fails, the others are ended.
 
     Returns the seconds from starting the first process to the end of the last.
 
@@ -85,10 +86,10 @@ def launch(
     """
     python = find_python(framework)
     logs.mkdir(parents=True, exist_ok=True)
-    command = [str(python), "-m", module or f"{framework}_pipeline", *arguments]
-    cores = available_cores()
-    alone = workers * threads_per_worker <= len(cores)
-    layout = Layout(workers=workers, parameter_servers=parameter_servers)
+    program = module or f"{framework}_pipeline"
+    command = [str(python), "-m", program, *arguments, *layout.arguments]
+    cores, threads = available_cores(), threads_per_worker * layout.replicas
+    alone = layout.workers * threads <= len(cores)
     processes: list[_Process] = []
     with emulated_hosts(network) as hosts:
         started = time.perf_counter()
@@ -96,16 +97,14 @@ def launch(
             for task in tasks_of(framework, layout, hosts):
                 variables = {
                     **{name: os.environ[name] for name in os.environ if name not in RANK_VARIABLES},
-                    **_process_variables(threads_per_worker),
+                    **_process_variables(threads),
                     **task.variables,
                     **(environment or {}),
                 }
                 processes.append(_start(command, task, variables, logs, on_event, on_line))
                 if alone and task.place is not None:
-                    first = task.place * threads_per_worker
-                    os.sched_setaffinity(
-                        processes[-1].process.pid, cores[first : first + threads_per_worker]
-                    )
+                    first = task.place * threads
+                    os.sched_setaffinity(processes[-1].process.pid, cores[first : first + threads])
             _wait(processes)
         finally:
             _end(processes)

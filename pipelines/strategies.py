@@ -18,7 +18,9 @@ STRATEGIES: dict[Framework, tuple[str, ...]] = {
     "tf": get_args(TfStrategy),
     "torch": get_args(TorchStrategy),
 }
-SINGLE_WORKER_STRATEGIES = frozenset({"one_device", "single"})
+ALONE: dict[Framework, str] = {"tf": "one_device", "torch": "single"}
+"""What one worker by itself trains with."""
+SINGLE_WORKER_STRATEGIES = frozenset(ALONE.values())
 ONE_PROCESS_STRATEGIES = frozenset({"mirrored", "tpu"})
 """Those in which one process trains all the replicas of its host."""
 ASYNCHRONOUS_STRATEGIES = frozenset({"parameter_server"})

@@ -85,8 +85,6 @@ def run_cell(
     on_progress(cell, 0, config.training.steps)
     arguments = ["train", "--config", str(resolved), "--output", str(output)]
     arguments += ["--scaling", cell.scaling, "--repeat", str(cell.repeat), "--study-id", study_id]
-    layout = Layout.of(config, cell.framework, cell.workers)
-    arguments += layout.arguments
     if transformed is not None:
         arguments += ["--transformed", str(transformed)]
     with tracking.ended_if_failed(config, run_id):
@@ -94,10 +92,9 @@ def run_cell(
             cell.framework,
             arguments,
             logs=output,
-            workers=layout.workers,
-            parameter_servers=layout.parameter_servers,
+            layout=Layout.of(config, cell.framework, cell.workers),
             network=config.network,
-            threads_per_worker=config.study.threads_per_worker * layout.replicas,
+            threads_per_worker=config.study.threads_per_worker,
             environment={tracking.RUN_ID_VARIABLE: run_id, **config.child_variables},
             on_event=on_event,
             on_line=on_line,

@@ -9,12 +9,10 @@ from pipelines.cluster import Layout
 from pipelines.config import Config, parse_config
 from pipelines.hardware import available_cores
 from pipelines.launch import launch
-from pipelines.strategies import Framework
+from pipelines.strategies import ALONE, Framework
 from pipelines.worker_run import Twin, run_step
 
 __all__ = ["train_in_step"]
-
-_ALONE = {"tf": "one_device", "torch": "single"}
 
 
 def train_in_step(
@@ -35,7 +33,7 @@ def train_in_step(
         WorkError: if a worker failed, with its last lines.
     """
     if workers == 1:
-        one = {"strategy": _ALONE[framework]}
+        one = {"strategy": ALONE[framework]}
         alone = {**settings, framework: one, "study": {"workers": [1]}}
         run_step(
             Twin.load(framework),
@@ -47,7 +45,6 @@ def train_in_step(
         )
         return
     config = _parse(settings)
-    layout = Layout.of(config, framework, workers)
     with tempfile.TemporaryDirectory(prefix="tandem-step-") as folder:
         resolved = config.dump(Path(folder) / "config.yaml")
         launch(
@@ -59,12 +56,10 @@ def train_in_step(
                 *("--dataset", str(dataset)),
                 *("--transformed", str(transformed)),
                 *("--transform-fn", str(transform_fn)),
-                *layout.arguments,
             ],
             logs=Path(folder),
-            workers=layout.workers,
-            parameter_servers=layout.parameter_servers,
-            threads_per_worker=max(1, len(available_cores()) // layout.workers),
+            layout=Layout.of(config, framework, workers),
+            threads_per_worker=max(1, len(available_cores()) // workers),
             environment=config.child_variables,
             on_line=lambda name, line: print(f"[{name}] {line}", flush=True),
         )

@@ -9,33 +9,40 @@ from plotly.offline import get_plotlyjs
 from pipelines.compare import formats, plots
 from pipelines.compare.model import Report
 
-__all__ = ["embed", "render_html"]
+__all__ = ["embed", "render_html", "render_page"]
 
 _CHART_CONFIG = {"displayModeBar": False, "responsive": True, "plotlyServerURL": ""}
 
 
 def render_html(report: Report) -> str:
     """The whole page; every value from the report is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines", "compare"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charts = {
         "throughput": embed(plots.throughput(report), "throughput"),
         "efficiency": embed(plots.efficiency(report), "efficiency"),
         "phases": embed(plots.phases(report), "phases"),
         "pipelines": embed(plots.pipelines(report), "pipelines"),
     }
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
         report=report,
         charts=charts,
-        plotly=get_plotlyjs(),
-        colours=plots.COLOURS,
         created=datetime.fromisoformat(report.created),
         f=formats,
+    )
+
+
+def render_page(template: str, **values: object) -> str:
+    """A template of this package or of ``parity``, in the house's look; every value is escaped."""
+    packages = [jinja2.PackageLoader("pipelines", folder) for folder in ("compare", "parity")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(packages),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        plotly=get_plotlyjs(), colours=plots.COLOURS, **values
     )
 
 

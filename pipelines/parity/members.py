@@ -143,14 +143,11 @@ def run_member(
         if rank == 0 and event["event"] == "step":
             on_step(event["step"], event["steps"])
 
-    arguments = ["train", "--config", str(resolved), "--output", str(output)]
-    layout = Layout.of(config, member.framework, member.workers)
     launch(
         member.framework,
-        [*arguments, "--probe", str(probe), *layout.arguments],
+        ["train", "--config", str(resolved), "--output", str(output), "--probe", str(probe)],
         logs=output,
-        workers=layout.workers,
-        threads_per_worker=layout.replicas,
+        layout=Layout.of(config, member.framework, member.workers),
         environment=config.child_variables,
         on_event=on_event,
         module=(modules or {}).get(member.framework),

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pipelines.cluster import Layout
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError, WorkError
 from pipelines.hardware import available_cores
@@ -110,7 +111,7 @@ REPORT = "print(json.dumps({'arguments': sys.argv[1:], **os.environ}))"
 def test_torch_workers_get_torchruns_variables(write_worker: WriteWorker, tmp_path: Path) -> None:
     write_worker(REPORT)
 
-    launch("torch", ["train", "--output", "a b"], logs=tmp_path / "logs", workers=3)
+    launch("torch", ["train", "--output", "a b"], logs=tmp_path / "logs", layout=Layout(workers=3))
 
     found = reports(tmp_path / "logs", 3)
     assert [report["RANK"] for report in found] == ["0", "1", "2"]
@@ -127,7 +128,7 @@ def test_tf_workers_get_a_tf_config_with_a_port_each(
 ) -> None:
     write_worker(REPORT, framework="tf")
 
-    launch("tf", ["train"], logs=tmp_path / "logs", workers=3)
+    launch("tf", ["train"], logs=tmp_path / "logs", layout=Layout(workers=3))
 
     found = [json.loads(report["TF_CONFIG"]) for report in reports(tmp_path / "logs", 3)]
     assert [config["task"] for config in found] == [
@@ -154,7 +155,7 @@ def test_with_parameter_servers_the_others_end_when_the_chief_has(
         framework="tf",
     )
 
-    launch("tf", [], logs=tmp_path / "logs", workers=2, parameter_servers=1)
+    launch("tf", [], logs=tmp_path / "logs", layout=Layout(workers=2, parameter_servers=1))
 
     said = {log.stem: log.read_text() for log in (tmp_path / "logs").iterdir()}
     assert said == {
@@ -182,7 +183,7 @@ def test_a_parameter_server_that_dies_is_named_and_ends_the_others(
     )
 
     with pytest.raises(WorkError, match=r"^ps0 ended with exit code 1: out of memory"):
-        launch("tf", [], logs=tmp_path / "logs", parameter_servers=1)
+        launch("tf", [], logs=tmp_path / "logs", layout=Layout(parameter_servers=1))
 
     assert_nothing_is_left(tmp_path, expected=3)
 
@@ -197,7 +198,7 @@ def test_every_line_reaches_the_caller_with_the_name_of_who_printed_it(
         "torch",
         [],
         logs=tmp_path / "logs",
-        workers=2,
+        layout=Layout(workers=2),
         on_line=lambda name, line: said.append((name, line)),
     )
 
@@ -225,7 +226,7 @@ def test_what_the_surroundings_say_of_ranks_does_not_reach_the_workers(
         framework,
     )
 
-    launch(framework, [], logs=tmp_path / "logs", workers=2)
+    launch(framework, [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert reports(tmp_path / "logs", 2) == [[0, 2], [1, 2]]
 
@@ -240,7 +241,7 @@ def test_threads_and_extra_variables_reach_every_worker(
         "torch",
         [],
         logs=tmp_path / "logs",
-        workers=2,
+        layout=Layout(workers=2),
         threads_per_worker=3,
         environment={"MLFLOW_RUN_ID": "abc", "MKL_NUM_THREADS": "1"},
     )
@@ -251,6 +252,18 @@ def test_threads_and_extra_variables_reach_every_worker(
         assert report["TF_NUM_INTRAOP_THREADS"] == "3"
         assert report["MKL_NUM_THREADS"] == "1"  # what the caller says comes last
         assert report["MLFLOW_RUN_ID"] == "abc"
+
+
+def test_a_process_of_several_replicas_is_told_so_and_has_the_threads_of_as_many_workers(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(REPORT, framework="tf")
+
+    launch("tf", ["train"], logs=tmp_path / "logs", layout=Layout(replicas=3), threads_per_worker=2)
+
+    (report,) = reports(tmp_path / "logs", 1)
+    assert report["arguments"] == ["train", "--replicas", "3"]
+    assert report["OMP_NUM_THREADS"] == "6"
 
 
 def test_output_goes_to_a_log_per_rank_events_to_the_caller(
@@ -268,7 +281,7 @@ def test_output_goes_to_a_log_per_rank_events_to_the_caller(
         "torch",
         [],
         logs=tmp_path / "deep" / "logs",
-        workers=2,
+        layout=Layout(workers=2),
         on_event=lambda rank, event: said.append((rank, event)),
     )
 
@@ -306,7 +319,7 @@ def test_a_workers_crash_ends_the_others_and_is_quoted(
     )
 
     with pytest.raises(WorkError) as raised:
-        launch("torch", [], logs=tmp_path / "logs", workers=2)
+        launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     message = str(raised.value)
     assert message.startswith("worker 1 ended with exit code 3: ValueError: loss is nan")
@@ -355,7 +368,7 @@ def test_a_worker_that_was_killed_is_named_with_the_signal(
     )
 
     with pytest.raises(WorkError, match=r"^worker 1 ended with SIGKILL: no output"):
-        launch("torch", [], logs=tmp_path / "logs", workers=2)
+        launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert_nothing_is_left(tmp_path, expected=2)
 
@@ -373,7 +386,7 @@ def test_a_worker_that_will_not_end_is_killed(write_worker: WriteWorker, tmp_pat
     )
 
     with pytest.raises(WorkError, match=r"^worker 1 ended with exit code 3"):
-        launch("torch", [], logs=tmp_path / "logs", workers=2)
+        launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert_nothing_is_left(tmp_path, expected=2)
 
@@ -394,7 +407,7 @@ def test_a_workers_own_children_are_ended_with_it(
     )
 
     with pytest.raises(WorkError, match=r"^worker 1 ended with exit code 3"):
-        launch("torch", [], logs=tmp_path / "logs", workers=2)
+        launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert_nothing_is_left(tmp_path, expected=3)
 
@@ -415,7 +428,7 @@ def test_what_on_event_raises_reaches_the_caller_and_ends_the_workers(
         raise error
 
     with pytest.raises(error):
-        launch("torch", [], logs=tmp_path / "logs", workers=2, on_event=on_event)
+        launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2), on_event=on_event)
 
     assert_nothing_is_left(tmp_path, expected=2)
 
@@ -439,9 +452,10 @@ def test_an_interrupted_launcher_leaves_no_worker(
     program = (
         f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
         "from pathlib import Path\n"
+        "from pipelines.cluster import Layout\n"
         "from pipelines.launch import launch\n"
         "try:\n"
-        "    launch('torch', [], logs=Path('logs'), workers=2)\n"
+        "    launch('torch', [], logs=Path('logs'), layout=Layout(workers=2))\n"
         "except KeyboardInterrupt:\n"
         "    sys.exit(130)\n"
     )
@@ -463,7 +477,7 @@ def test_each_worker_has_cores_of_its_own_where_they_suffice(
 ) -> None:
     write_worker("time.sleep(0.3)\nprint(json.dumps(sorted(os.sched_getaffinity(0))))")
 
-    launch("torch", [], logs=tmp_path / "logs", workers=2, threads_per_worker=1)
+    launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2), threads_per_worker=1)
 
     first, second = reports(tmp_path / "logs", 2)
     assert len(first) == len(second) == 1
@@ -477,7 +491,9 @@ def test_workers_share_all_cores_where_they_do_not_suffice(
     write_worker("print(json.dumps(sorted(os.sched_getaffinity(0))))")
     cores = available_cores()
 
-    launch("torch", [], logs=tmp_path / "logs", workers=2, threads_per_worker=len(cores))
+    launch(
+        "torch", [], logs=tmp_path / "logs", layout=Layout(workers=2), threads_per_worker=len(cores)
+    )
 
     assert reports(tmp_path / "logs", 2) == [cores, cores]
 
