@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-bench bench lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -28,10 +28,16 @@ test: env ## Run all tests, each in its environment
 	exit $$failed
 
 test-torch: env ## Run the shared and the PyTorch tests
-	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline -m "not bench" $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline -m "not bench and not long" $(ARGS)
 
 test-tf: env ## Run the TensorFlow tests
-	.venv-tf/bin/python -m pytest tests/tf_pipeline $(ARGS)
+	.venv-tf/bin/python -m pytest tests/tf_pipeline -m "not long" $(ARGS)
+
+test-slow: env ## Run what make test leaves out: the rest of the fault table, every strategy's resume
+	@failed=0; \
+	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline -m long $(ARGS) || failed=1; \
+	.venv-tf/bin/python -m pytest tests/tf_pipeline -m long $(ARGS) || failed=1; \
+	exit $$failed
 
 test-bench: env env-bench ## Run every benchmark on a few thousand rows
 	$(BIN)/python -m pytest tests/test_benchmarks.py -m bench $(ARGS)
@@ -40,6 +46,9 @@ bench: env env-bench ## Measure the data path against others (quarter of an hour
 	@for name in ingest_csv reader ingest_memory; do \
 		$(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; \
 	done
+
+fault-table: env ## Measure what faults cost a run (ten minutes; root for two of them)
+	$(BIN)/python -m benchmarks.survival --output benchmarks/results/survival.json
 
 lint: env-torch ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from benchmarks.harness import Runs
 from pipelines.environments import PROJECT_ROOT
 from pipelines.hardware import available_cores, describe_hardware
 
-__all__ = ["Ratio", "publish", "ratio_of"]
+__all__ = ["Ratio", "commit", "publish", "ratio_of"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def publish(
     record = {
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": describe_hardware(),
         "cores_used": len(available_cores()),
         "settings": dict(settings),
@@ -141,7 +141,7 @@ def _cell(runs: Runs, key: str) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that was measured, marked if the tree differed from it; "" outside git."""
     described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from pipelines.config import Config
 from pipelines.hardware import describe_hardware
 from pipelines.ingest.manifest import Manifest
-from pipelines.strategies import Framework
+from pipelines.strategies import FIXED_WORKERS_STRATEGIES, Framework
 from pipelines.workload_config import WorkloadConfig
 
-__all__ = ["Cell", "cell_params", "study_params"]
+__all__ = ["Cell", "cell_params", "run_identity", "study_params"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,24 @@ def cell_params(config: Config, manifest: Manifest, cell: Cell) -> dict[str, obj
         "repeat": cell.repeat,
         "global_batch_size": config.global_batch_size(cell.workers),
     }
+
+
+def run_identity(config: Config, manifest: Manifest, cell: Cell) -> dict[str, str]:
+    """What must stay as it was for a run to go on from a checkpoint.
+
+    The number of workers may change where neither the batches nor the saved state depend on it;
+    the global batch may not.
+    """
+    params = cell_params(config, manifest, cell)
+    names = (
+        *("framework", "strategy", "strategy_options", "workload", "dataset_fingerprint"),
+        *("global_batch_size", "steps", "optimizer", "schedule", "precision", "seed", "reader"),
+    )
+    identity = {name: str(params[name]) for name in names}
+    identity["shuffle_buffer"] = str(config.data.shuffle_buffer)
+    if config.data.reader == "native" or cell.strategy in FIXED_WORKERS_STRATEGIES:
+        identity["workers"] = str(cell.workers)
+    return identity
 
 
 def _describe_workload(config: WorkloadConfig) -> str:

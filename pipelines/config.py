@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from pipelines.checkpoint_config import CheckpointConfig
 from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.network_config import NetworkConfig
@@ -177,6 +178,7 @@ class Config(Section):
     workload: WorkloadConfig = WorkloadConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     tf: TfConfig = TfConfig()
     torch: TorchConfig = TorchConfig()
     study: StudyConfig = StudyConfig()
@@ -194,6 +196,12 @@ class Config(Section):
         """MLflow tracking URI."""
         default = f"sqlite:///{self.output / 'mlflow.db'}"
         return self.tracking.uri or os.environ.get(_TRACKING_VARIABLE) or default
+
+    @property
+    def given_tracking_uri(self) -> str | None:
+        """The tracking URI, if it is not the default and can be shown as it is."""
+        given = self.tracking.uri or os.environ.get(_TRACKING_VARIABLE)
+        return given if given and self.shown_tracking_uri == given else None
 
     @property
     def shown_tracking_uri(self) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.config import load_config
+from pipelines.preemption import Preemption, end_with_launcher
 from pipelines.slurm import slurm_variables
 from pipelines.stage import run_stage
 from pipelines.strategies import Framework
@@ -29,6 +30,7 @@ def run_entry(framework: Framework, started: float) -> None:
     ``started`` is ``time.perf_counter()`` at the program's first line. An expected error ends the
     program with one line and its exit code.
     """
+    end_with_launcher()
     run_stage(_build_app(framework, started))
 
 
@@ -51,10 +53,14 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         probe: Path | None = None,
     ) -> None:
         """Train and evaluate as one worker; rank, peers and threads come from the environment."""
+        preemption = Preemption()
+        if probe is None:
+            preemption.watch()
         loaded = load_config(config)  # before the framework's import, which takes seconds
         os.environ.update(slurm_variables(framework, os.environ))
         from pipelines.parity.probe import Probe
-        from pipelines.worker_run import Twin, run_probe, run_worker
+        from pipelines.twin import Twin
+        from pipelines.worker_run import run_probe, run_worker
 
         functions = Twin.load(framework)
         if probe is not None:
@@ -64,6 +70,7 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
             functions,
             loaded,
             started=started,
+            preemption=preemption,
             output=output,
             scaling=scaling,
             repeat=repeat,
@@ -84,7 +91,8 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         """Train as one worker of a DAG's training step, and export."""
         loaded = load_config(config)
         os.environ.update(slurm_variables(framework, os.environ))
-        from pipelines.worker_run import Twin, run_step
+        from pipelines.twin import Twin
+        from pipelines.worker_run import run_step
 
         run_step(
             Twin.load(framework),

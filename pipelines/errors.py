@@ -4,11 +4,20 @@
 
     TandemError                  1
     ├── WorkError                1   the work itself failed: a worker died, a stage broke
+    │   └── DivergedError        1   the loss is no longer finite, and would be so again
+    ├── PreemptedError           0   a run was asked to end, and has saved where it is
     ├── InputError               2   what the user gave is wrong; says where and what to do
     └── ComparisonRefusedError   3   two runs that did not do the same work
 """
 
-__all__ = ["ComparisonRefusedError", "InputError", "TandemError", "WorkError"]
+__all__ = [
+    "ComparisonRefusedError",
+    "DivergedError",
+    "InputError",
+    "PreemptedError",
+    "TandemError",
+    "WorkError",
+]
 
 
 class TandemError(Exception):
@@ -21,6 +30,16 @@ class WorkError(TandemError):
     """The input was right, but the work failed."""
 
     exit_code = 1
+
+
+class DivergedError(WorkError):
+    """The loss is not finite at a step, nor would it be in a second attempt."""
+
+
+class PreemptedError(TandemError):
+    """A run was asked to end (SIGTERM) and has saved where it is: no failure."""
+
+    exit_code = 0
 
 
 class InputError(TandemError):

@@ -5,6 +5,7 @@ the mark shows them as what they are.
 """
 
 import json
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["emit", "parse"]
@@ -13,8 +14,9 @@ _MARK = "::tandem "
 
 
 def emit(event: str, **details: Any) -> None:
-    """Print one event; ``details`` must be JSON values."""
-    print(_MARK + json.dumps({"event": event, **details}), flush=True)
+    """Print one event; ``details`` must be JSON values. Nobody need be there to read it."""
+    with suppress(BrokenPipeError):  # a worker whose launcher was killed still has to save
+        print(_MARK + json.dumps({"event": event, **details}), flush=True)
 
 
 def parse(line: str) -> dict[str, Any] | None:

@@ -5,12 +5,14 @@ conventions, its number of compute threads, and cores of its own where the machi
 """
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -18,10 +20,11 @@ from typing import IO, Any
 from pipelines import events
 from pipelines.cluster import Layout, Task, tasks_of
 from pipelines.environments import find_python
-from pipelines.errors import InputError, WorkError
+from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.hardware import available_cores
 from pipelines.hosts import emulated_hosts
 from pipelines.network_config import NetworkConfig
+from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
 from pipelines.strategies import Framework
 from pipelines.worker import RANK_VARIABLES
 
@@ -30,6 +33,10 @@ __all__ = ["OnEvent", "OnLine", "launch"]
 _LAST_LINES = 30
 _SECONDS_TO_END = 5.0
 _POLL_SECONDS = 0.05
+
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?([\w.]*(Error|Exception)\b.*|error): ")
+"""How Python ends a traceback, behind PyTorch's mark, and a stage its one line; TensorFlow adds
+lines of its own."""
 
 _ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
@@ -69,6 +76,7 @@ def launch(
     on_event: OnEvent = lambda rank, event: None,
     on_line: OnLine = lambda name, line: None,
     module: str | None = None,
+    preemption: Preemption | None = None,
 ) -> float:
     """Run ``python -m <framework>_pipeline <arguments>`` as the processes of a layout.
 
@@ -76,12 +84,14 @@ def launch(
     of several replicas has the threads of as many workers. ``network`` may share the processes
     out among emulated hosts. ``module`` is run in that package's place: a test's, which breaks
     something first. Output goes to ``logs/<task>.log``, such as ``rank0.log``. If one process
-    fails, the others are ended.
+    fails, the others are ended. The SIGTERM that ``preemption`` notes is passed on to those that
+    train, which may take their time to save; they also get it if this process dies.
 
     Returns the seconds from starting the first process to the end of the last.
 
     Raises:
         WorkError: if a worker failed, with its last lines.
+        PreemptedError: if SIGTERM came before the workers were there to take it.
         InputError: if a worker refused its input, with its message, or the network cannot be had.
     """
     python = find_python(framework)
@@ -91,7 +101,8 @@ def launch(
     cores, threads = available_cores(), threads_per_worker * layout.replicas
     alone = layout.workers * threads <= len(cores)
     processes: list[_Process] = []
-    with emulated_hosts(network) as hosts:
+    preemption = preemption or Preemption()
+    with emulated_hosts(network) as hosts, preemption.passed_on(lambda: _ask_to_end(processes)):
         started = time.perf_counter()
         try:
             for task in tasks_of(framework, layout, hosts):
@@ -99,13 +110,16 @@ def launch(
                     **{name: os.environ[name] for name in os.environ if name not in RANK_VARIABLES},
                     **_process_variables(threads),
                     **task.variables,
+                    LAUNCHER_VARIABLE: str(os.getpid()),
                     **(environment or {}),
                 }
+                if preemption.asked:
+                    raise PreemptedError("asked to end before all workers were started")
                 processes.append(_start(command, task, variables, logs, on_event, on_line))
                 if alone and task.place is not None:
                     first = task.place * threads
                     os.sched_setaffinity(processes[-1].process.pid, cores[first : first + threads])
-            _wait(processes)
+            _wait(processes, preemption)
         finally:
             _end(processes)
         return time.perf_counter() - started
@@ -139,12 +153,13 @@ def _start(
 
 
 def _read(worker: _Process, output: IO[str], on_event: OnEvent, on_line: OnLine) -> None:
-    with worker.log.open("w") as log:
+    # Unbuffered, since what a full disk has refused would be tried again at every line.
+    with worker.log.open("wb", buffering=0) as log:
         for line in output:
             event = events.parse(line)
             if event is None:
-                log.write(line)
-                log.flush()
+                with suppress(OSError):  # who stopped reading would stop the worker too
+                    log.write(line.encode(errors="replace"))
                 worker.last_lines.append(line.rstrip())
             try:
                 if worker.error is not None:
@@ -157,7 +172,14 @@ def _read(worker: _Process, output: IO[str], on_event: OnEvent, on_line: OnLine)
                 worker.error = error
 
 
-def _wait(processes: list[_Process]) -> None:
+def _ask_to_end(processes: list[_Process]) -> None:
+    """Those that train; servers are needed to the end, which comes to them from the launcher."""
+    for worker in processes:
+        if not worker.task.serves and worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGTERM)
+
+
+def _wait(processes: list[_Process], preemption: Preemption) -> None:
     running = list(processes)
     while any(not worker.task.serves for worker in running):
         for worker in running:
@@ -167,6 +189,8 @@ def _wait(processes: list[_Process]) -> None:
             if code is None:
                 continue
             running.remove(worker)
+            if code == -signal.SIGTERM and preemption.asked:
+                raise PreemptedError("asked to end before its workers had begun")
             if code != 0:
                 _raise_failure(worker, code)
             break
@@ -180,9 +204,18 @@ def _raise_failure(worker: _Process, code: int) -> None:
     if code == InputError.exit_code and worker.last_lines:
         refusals = [line for line in worker.last_lines if line.startswith("error: ")]
         raise InputError((refusals or worker.last_lines)[-1].removeprefix("error: "))
-    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-    said = next((line.strip() for line in reversed(worker.last_lines) if line.strip()), "no output")
-    raise WorkError(f"{_title(worker.task)} ended with {how}: {said} (log: {worker.log})")
+    if code < 0:  # by somebody else, so what it said last has nothing to do with it
+        how, said = signal.Signals(-code).name, ""
+    else:
+        how, said = f"exit code {code}", f": {_cause(worker.last_lines)}"
+    raise WorkError(f"{_title(worker.task)} ended with {how}{said} (log: {worker.log})")
+
+
+def _cause(last_lines: Iterable[str]) -> str:
+    """The last line that names an exception, else the last that says anything."""
+    lines = [line.strip() for line in last_lines if line.strip()]
+    named = [line for line in lines if _EXCEPTION.match(line)]
+    return (named or lines or ["no output"])[-1]
 
 
 def _title(task: Task) -> str:
@@ -190,13 +223,12 @@ def _title(task: Task) -> str:
 
 
 def _end(processes: list[_Process]) -> None:
-    """End what still runs, first politely; each worker leads a group of its own."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        alive = [worker for worker in processes if _signal_group(worker, signal_number)]
-        deadline = time.monotonic() + _SECONDS_TO_END
-        while alive and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            alive = [worker for worker in alive if _signal_group(worker, 0)]
+    """End what still runs, at once; each worker leads a group of its own."""
+    alive = [worker for worker in processes if _signal_group(worker, signal.SIGKILL)]
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while alive and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        alive = [worker for worker in alive if _signal_group(worker, 0)]
     for worker in processes:
         if worker.reader is not None:
             worker.reader.join(_SECONDS_TO_END)

@@ -11,7 +11,7 @@ from typing import Literal
 
 __all__ = ["METRICS", "PHASES", "Metric", "reduce_over_workers"]
 
-Group = Literal["learning", "speed", "phase", "resource", "pipeline"]
+Group = Literal["learning", "speed", "phase", "resource", "recovery", "pipeline"]
 Reduction = Literal["chief", "max", "mean", "sum"]
 
 _REDUCERS: dict[Reduction, Callable[[Sequence[float]], float]] = {
@@ -68,12 +68,16 @@ METRICS: dict[str, Metric] = _table(
            "building the strategy until all workers have met"),
     Metric("build_seconds", "s", "phase", "chief",
            "opening the dataset, building model and optimiser, loading initial weights"),
+    Metric("restore_seconds", "s", "phase", "chief",
+           "giving model and optimiser the state of a checkpoint"),
     Metric("first_step_seconds", "s", "phase", "chief",
            "the first optimiser step: tracing, compiling, allocating"),
     Metric("warmup_seconds", "s", "phase", "chief",
            "the other warm-up steps"),
     Metric("train_seconds", "s", "phase", "chief",
            "the timed steps, the device fenced on both sides of the clock"),
+    Metric("checkpoint_seconds", "s", "phase", "chief",
+           "between steps: saving, or under asynchronous saving copying, which is no step's time"),
     Metric("evaluate_seconds", "s", "phase", "chief",
            "evaluation on the whole eval split"),
     Metric("data_wait_seconds", "s", "resource", "max",
@@ -84,6 +88,12 @@ METRICS: dict[str, Metric] = _table(
            "processor time of all workers, from start to the end of evaluation"),
     Metric("wall_seconds", "s", "resource", "chief",
            "from starting the first worker process to the end of the last, by the launcher"),
+    Metric("restarts", "count", "recovery", "chief",
+           "how often all workers were started again after one had failed"),
+    Metric("lost_steps", "count", "recovery", "chief",
+           "steps done, as far as the workers had said, and done again after a restart"),
+    Metric("recovery_seconds", "s", "recovery", "chief",
+           "from noticing failures to the first new steps after them"),
     Metric("pipeline_seconds", "s", "pipeline", "chief",
            "the framework's whole DAG, from start of its process to its end"),
     Metric("validate_stage_seconds", "s", "pipeline", "chief",

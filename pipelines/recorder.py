@@ -15,7 +15,7 @@ from pipelines.metrics import METRICS
 
 __all__ = ["Recorder", "StepClock"]
 
-_SECONDS_BETWEEN_EVENTS = 0.5
+_SECONDS_BETWEEN_EVENTS = 0.2
 Batch = TypeVar("Batch")
 
 
@@ -63,7 +63,8 @@ class StepClock:
 
     The loop calls ``start`` before its first batch and ``step_done`` after every step, or after
     several that lie within one of the three phases. ``fence`` waits until the device has finished;
-    it is called where a phase ends.
+    it is called where a phase ends. Of a run that goes on after ``done`` steps, the phases are
+    those of the steps that are left; if the warm-up takes them all, none is timed.
     """
 
     def __init__(
@@ -74,20 +75,22 @@ class StepClock:
         warmup_steps: int,
         global_batch_size: int,
         fence: Callable[[], object],
+        done: int = 0,
     ) -> None:
         self._recorder = recorder
         self._steps = steps
-        self._warmup_steps = warmup_steps
+        self._first_end = done + 1
+        self._warmup_end = min(done + warmup_steps, steps)
         self._global_batch_size = global_batch_size
         self._fence = fence
-        self._done = 0
+        self._done = done
         self._waited: float | None = None
         self._mark = self._last_event = 0.0
 
     @property
     def steps_to_boundary(self) -> int:
         """Steps until the next phase ends, at most so many of which may be done at once."""
-        ends = (1, self._warmup_steps, self._steps)
+        ends = (self._first_end, self._warmup_end, self._steps)
         return min(end for end in ends if end > self._done) - self._done
 
     def start(self) -> None:
@@ -106,6 +109,18 @@ class StepClock:
             yield batch
             asked = time.perf_counter()
 
+    @contextmanager
+    def paused(self, phase: str) -> Iterator[None]:
+        """Spend the time inside on a phase of its own, which is not of the loop."""
+        self._fence()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - started
+            self._recorder.add(phase, took)
+            self._mark += took
+
     def step_done(self, count: int = 1) -> None:
         """One more step has been issued, or ``count`` of them.
 
@@ -115,15 +130,16 @@ class StepClock:
         if count > self.steps_to_boundary:
             raise ValueError(f"{count} steps at once, {self.steps_to_boundary} before a phase ends")
         self._done += count
-        if self._done == 1:
+        first = self._done == self._first_end
+        if first:
             self._end_phase("first_step_seconds")
-        if self._done == self._warmup_steps:
+        if self._done == self._warmup_end:
             self._end_phase("warmup_seconds")
             self._waited = None if self._waited is None else 0.0
-        if self._done == self._steps:
+        if self._done == self._steps > self._warmup_end:
             self._end_phase("train_seconds")
             self._conclude()
-        if time.perf_counter() - self._last_event > _SECONDS_BETWEEN_EVENTS:
+        if first or time.perf_counter() - self._last_event > _SECONDS_BETWEEN_EVENTS:
             self._last_event = time.perf_counter()
             events.emit("step", step=self._done, steps=self._steps)
 
@@ -134,7 +150,7 @@ class StepClock:
         self._mark = now
 
     def _conclude(self) -> None:
-        timed_steps = self._steps - self._warmup_steps
+        timed_steps = self._steps - self._warmup_end
         seconds = self._recorder.metrics["train_seconds"]
         if self._waited is not None:
             self._recorder.add("data_wait_seconds", self._waited)

@@ -16,6 +16,8 @@ __all__ = [
     "PARITY_FIELDS",
     "PARITY_PASSED",
     "PARITY_SIDE_FIELDS",
+    "PREEMPTED_TAG",
+    "RESUMED_TAG",
     "STUDY_TAG",
     "RunKind",
     "RunRecord",
@@ -28,6 +30,10 @@ STUDY_TAG = "tandem.study_id"
 """Which execution of the study a run belongs to; sorts by time."""
 COMPONENTS_TAG = "tandem.components"
 """On a pipeline's run: JSON, DAG component -> seconds."""
+PREEMPTED_TAG = "tandem.preempted"
+"""The step after which a run was last asked to end, and saved."""
+RESUMED_TAG = "tandem.resumed"
+"""On a run that has gone on: JSON, the parameters in which it differs from how it began."""
 
 COMPARABLE_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",

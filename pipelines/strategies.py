@@ -25,3 +25,8 @@ ONE_PROCESS_STRATEGIES = frozenset({"mirrored", "tpu"})
 """Those in which one process trains all the replicas of its host."""
 ASYNCHRONOUS_STRATEGIES = frozenset({"parameter_server"})
 """Those in which no two runs take the same steps, so that there is no parity to prove."""
+FIXED_WORKERS_STRATEGIES = frozenset(
+    {"parameter_server", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"}
+)
+"""Those whose checkpoints only as many workers can read: shards of DeepSpeed's are one worker's
+each, and a step of parameter servers is an update per worker."""

@@ -74,6 +74,9 @@ class TorchConfig(Section):
     strategy: TorchStrategy = "ddp"
     """``single``; ``ddp``; ``fsdp``; ``deepspeed_zero1``: optimiser state in shards, ``2``: and
     gradients, ``3``: and parameters."""
+    timeout_seconds: PositiveInt | None = None
+    """How long a worker waits in a collective before it counts the others as lost; null: as
+    PyTorch has it, half an hour over gloo, 10 minutes over NCCL."""
     ddp: DdpConfig = DdpConfig()
     fsdp: FsdpConfig = FsdpConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()

@@ -5,6 +5,7 @@ leave its charts empty. Rank 0 alone writes parameters and learning metrics; eve
 metrics carry its rank. A run that was opened outside and named by ``MLFLOW_RUN_ID`` is continued.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipelines.cell import Cell
 from pipelines.config import Config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, PreemptedError
 from pipelines.ingest.dataset import Dataset
-from pipelines.runs import KIND_TAG, STUDY_TAG, RunKind, RunRecord
+from pipelines.run_folder import RunFolder
+from pipelines.runs import (
+    KIND_TAG,
+    PREEMPTED_TAG,
+    RESUMED_TAG,
+    STUDY_TAG,
+    RunKind,
+    RunRecord,
+)
 from pipelines.worker import Worker
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "new_study_id",
     "prepare_store",
     "read_runs",
+    "require_run",
     "tracked_run",
 ]
 
@@ -101,6 +112,26 @@ def create_run(
     return str(run.info.run_id)
 
 
+def require_run(config: Config, run_id: str) -> None:
+    """Refuse to go on with a run that the store does not have.
+
+    Raises:
+        InputError: naming the store.
+    """
+    from mlflow.exceptions import MlflowException
+
+    _require_store(config)
+    try:
+        _client(config).get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(
+            f"tracking.uri: {config.shown_tracking_uri} has no run {run_id}; name the store that "
+            "the run began in"
+        ) from None
+
+
 def finish_run(config: Config, run_id: str, status: str) -> None:
     """End a run with MLflow's word for how it ended, unless it has ended already."""
     client = _client(config)
@@ -114,7 +145,7 @@ def ended_if_failed(config: Config, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt)
+        killed = isinstance(error, KeyboardInterrupt | PreemptedError)
         finish_run(config, run_id, "KILLED" if killed else "FAILED")
         raise
 
@@ -163,13 +194,31 @@ class TrackedRun:
 
     def __init__(self, config: Config, run_id: str, worker: Worker) -> None:
         self.run_id = run_id
+        self.status_at_end = "FINISHED"
         self._config = config
         self._worker = worker
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters."""
+        """Log parameters; of a run that goes on, those that differ now are kept in a tag."""
+        if not self._worker.is_chief:
+            return
+        client = _client(self._config)
+        known = client.get_run(self.run_id).data.params
+        new = {name: value for name, value in params.items() if name not in known}
+        _log_params(client, self.run_id, new)
+        differing = {
+            name: str(value)
+            for name, value in params.items()
+            if name in known and known[name] != str(value)
+        }
+        if differing:
+            client.set_tag(self.run_id, RESUMED_TAG, json.dumps(differing))
+
+    def end_preempted(self, step: int) -> None:
+        """Note after which step the run was asked to end, which it then has not ended well."""
+        self.status_at_end = "KILLED"
         if self._worker.is_chief:
-            _log_params(_client(self._config), self.run_id, params)
+            _client(self._config).set_tag(self.run_id, PREEMPTED_TAG, str(step))
 
     def log_config(self) -> None:
         """Keep the resolved configuration as the run's artifact."""
@@ -188,13 +237,19 @@ class TrackedRun:
             log_metrics(self._config, self.run_id, metrics)
 
     def log_series(self, name: str, values: Iterable[float]) -> None:
-        """Log one value per step, the first at step 1."""
+        """Log one value per step, the first at step 1; what an earlier attempt logged stays."""
         from mlflow.entities import Metric
 
         if not self._worker.is_chief:
             return
         now = int(time.time() * 1000)
-        points = [Metric(name, value, now, step) for step, value in enumerate(values, start=1)]
+        logged = _client(self._config).get_metric_history(self.run_id, name)
+        last = max((point.step for point in logged), default=0)
+        points = [
+            Metric(name, value, now, step)
+            for step, value in enumerate(values, start=1)
+            if step > last
+        ]
         for start in range(0, len(points), _METRICS_PER_REQUEST):
             _client(self._config).log_batch(
                 self.run_id, metrics=points[start : start + _METRICS_PER_REQUEST]
@@ -203,22 +258,30 @@ class TrackedRun:
 
 @contextmanager
 def tracked_run(
-    config: Config, worker: Worker, name: str, study_id: str, params: Mapping[str, object]
+    config: Config,
+    worker: Worker,
+    cell: Cell,
+    study_id: str,
+    params: Mapping[str, object],
+    folder: Path,
 ) -> Iterator[TrackedRun]:
     """This process's part in a training run, ended with the outcome of the block.
 
-    The run is the one that ``MLFLOW_RUN_ID`` names, else rank 0 creates it. System metrics are
-    recorded meanwhile.
+    The run is the one that ``MLFLOW_RUN_ID`` names, else the one that ``folder`` holds since an
+    earlier attempt, else rank 0 creates it. System metrics are recorded meanwhile.
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     _quieten()
-    run_id = os.environ.get(RUN_ID_VARIABLE, "")
+    held = RunFolder.find(folder)
+    run_id = os.environ.get(RUN_ID_VARIABLE, "") or (held.run_id if held else "")
     if worker.is_chief:
         if run_id:  # a restarted job goes on with its run, which may have ended as failed
             _client(config).update_run(run_id, status="RUNNING")
         else:
-            run_id = create_run(config, name, "train", study_id, params)
+            run_id = create_run(config, cell.name, "train", study_id, params)
+        store = held.tracking_uri if held else config.given_tracking_uri
+        RunFolder.of(run_id, cell, study_id, store).write(folder)
     run = TrackedRun(config, run_id, worker)
     monitor = None
     if run_id:
@@ -232,7 +295,7 @@ def tracked_run(
     status = "FAILED"
     try:
         yield run
-        status = "FINISHED"
+        status = run.status_at_end
     finally:
         if monitor is not None:
             monitor.finish()

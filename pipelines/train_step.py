@@ -10,7 +10,8 @@ from pipelines.config import Config, parse_config
 from pipelines.hardware import available_cores
 from pipelines.launch import launch
 from pipelines.strategies import ALONE, Framework
-from pipelines.worker_run import Twin, run_step
+from pipelines.twin import Twin
+from pipelines.worker_run import run_step
 
 __all__ = ["train_in_step"]
 

@@ -7,62 +7,32 @@ phases, the reduction over workers, and what is written down at the end.
 import json
 import platform
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.cell import Cell, cell_params
+from pipelines import events
+from pipelines.cell import Cell, cell_params, run_identity
+from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
 from pipelines.config import Config
+from pipelines.errors import DivergedError, InputError
 from pipelines.ingest.dataset import Dataset
+from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import reduce_over_workers
 from pipelines.parity.probe import Probe, probed
 from pipelines.parity.trace import TRACE_NAME
+from pipelines.preemption import Preemption
 from pipelines.recorder import Recorder
-from pipelines.strategies import Framework
+from pipelines.run_folder import DIVERGED_NAME, RESULT_NAME
+from pipelines.saver import Saver, Unsaved
+from pipelines.twin import Twin
 from pipelines.worker import Worker
-from pipelines.workloads import Weights, get_workload
+from pipelines.workloads import get_workload
 
-__all__ = ["RESULT_NAME", "Twin", "run_probe", "run_step", "run_worker"]
-
-RESULT_NAME = "result.json"
-
-
-@dataclass(frozen=True)
-class Twin:
-    """The functions in which the frameworks differ, by their names in the twins' files."""
-
-    framework: Framework
-    build_strategy: Callable[..., Any]
-    gather_over_workers: Callable[..., Any]
-    describe_software: Callable[[], dict[str, str]]
-    train: Callable[..., Any]
-    evaluate: Callable[..., dict[str, float]]
-    weights_of: Callable[..., Weights]
-
-    @classmethod
-    def load(cls, framework: Framework) -> "Twin":
-        """Import what a training worker needs of a framework's package, which takes seconds."""
-        files = {
-            "build_strategy": "strategy",
-            "gather_over_workers": "strategy",
-            "describe_software": "strategy",
-            "train": "train",
-            "evaluate": "evaluate",
-            "weights_of": "model",
-        }
-        package = f"{framework}_pipeline"
-        return cls(
-            framework,
-            **{
-                name: getattr(import_module(f"{package}.{file}"), name)
-                for name, file in files.items()
-            },
-        )
+__all__ = ["run_probe", "run_step", "run_worker"]
 
 
 def run_worker(
@@ -70,6 +40,7 @@ def run_worker(
     config: Config,
     *,
     started: float,
+    preemption: Preemption,
     output: Path,
     scaling: str,
     repeat: int,
@@ -79,12 +50,21 @@ def run_worker(
 ) -> None:
     """Train and evaluate as the worker that the environment describes.
 
-    ``started`` is ``time.perf_counter()`` at the program's first line. Rank 0 logs the run and
-    writes ``result.json`` to ``output``.
+    ``started`` is ``time.perf_counter()`` at the program's first line; ``preemption`` is watched
+    from early on. Rank 0 logs the run and writes ``result.json`` to ``output``. Started again with
+    the same ``output``, it goes on with the same run, from its newest checkpoint.
+
+    Raises:
+        DivergedError: if the loss is not finite; ``diverged.json`` has the step and its examples.
+        InputError: if ``output`` holds a run that has ended, or is another one.
     """
     recorder = Recorder()
     recorder.add("import_seconds", time.perf_counter() - started)
     worker = Worker.from_environment(replicas=replicas)
+    if worker.role == "server":
+        preemption.unwatch()  # it is in TensorFlow's hands, which would never see the note
+    if (output / RESULT_NAME).exists():
+        raise InputError(f"--output {output}: holds a run that has ended; choose another folder")
     dataset = Dataset.open(config.dataset_dir)
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
@@ -100,20 +80,51 @@ def run_worker(
         with recorder.phase("tracking_seconds"):
             from pipelines.tracking import tracked_run
 
-            run = stack.enter_context(tracked_run(config, worker, cell.name, study_id, params))
+            run = stack.enter_context(tracked_run(config, worker, cell, study_id, params, output))
             run.log_params(params)
             run.log_config()
             run.log_dataset(dataset)
         with recorder.phase("rendezvous_seconds"):
             strategy = twin.build_strategy(config, worker)
-        model = twin.train(config, workload, strategy, worker, recorder, transformed)
+        with recorder.phase("restore_seconds"):
+            saver = Saver(
+                twin,
+                config.checkpoint,
+                steps=config.training.steps,
+                store=Checkpoints(output / CHECKPOINTS_FOLDER, config.checkpoint.keep),
+                identity=run_identity(config, dataset.manifest, cell),
+                worker=worker,
+                strategy=strategy,
+                recorder=recorder,
+                preemption=preemption,
+            )
+        try:
+            model = twin.train(config, workload, strategy, worker, recorder, saver, transformed)
+        except DivergedError as error:
+            run.log_series("train_loss", saver.curve[: saver.diverged_at])
+            if worker.is_chief:
+                rows = None  # the framework's own reader shuffles as it likes
+                if transformed is None and saver.diverged_at is not None:
+                    shared = SharedBatches(config, workload, "train", worker)
+                    rows = shared.rows(saver.diverged_at - 1)
+                found = {"step": saver.diverged_at, "rows": rows}
+                (output / DIVERGED_NAME).write_text(json.dumps(found) + "\n")
+                events.emit("diverged", message=str(error))
+            # A worker that left before would end the others, and leave this untold.
+            twin.gather_over_workers(strategy, np.zeros(1))
+            raise
+        if saver.preempted_at is not None:
+            run.log_series("train_loss", saver.curve)
+            run.end_preempted(saver.preempted_at)
+            events.emit("preempted", step=saver.preempted_at)
+            return
         with recorder.phase("evaluate_seconds"):
             evaluation = twin.evaluate(config, workload, model, transformed)
         recorder.metrics.update(evaluation)
-        if workload.predicts_sequences:
+        if workload.predicts_sequences and "examples_per_second" in recorder.metrics:
             tokens = workload.predictions_per_example
             recorder.add("tokens_per_second", recorder.metrics["examples_per_second"] * tokens)
-        metrics, losses = _over_workers(twin, strategy, recorder)
+        metrics, losses = _over_workers(twin, strategy, recorder), saver.curve
         run.log_metrics(metrics)
         run.log_series("train_loss", losses)
         if worker.is_chief:
@@ -141,7 +152,7 @@ def run_step(
     raw = Dataset.open(dataset)
     workload = get_workload(config, raw.manifest)
     strategy = twin.build_strategy(config, worker)
-    model = twin.train(config, workload, strategy, worker, Recorder(), transformed)
+    model = twin.train(config, workload, strategy, worker, Recorder(), Unsaved(), transformed)
     if worker.is_chief:
         export(workload, model, transform_fn, raw, output)
     # A worker that left before the chief is done would count as lost.
@@ -157,12 +168,12 @@ def run_probe(twin: Twin, config: Config, probe: Probe, output: Path, replicas: 
     recorder, worker = Recorder(traced=True), Worker.from_environment(replicas=replicas)
     workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
     strategy = twin.build_strategy(config, worker)
-    model = twin.train(config, probed(workload, probe), strategy, worker, recorder, None)
+    model = twin.train(config, probed(workload, probe), strategy, worker, recorder, Unsaved())
     evaluation = twin.evaluate(config, workload, model, None)
-    _, losses = _over_workers(twin, strategy, recorder)
+    losses = twin.gather_over_workers(strategy, np.array(recorder.losses)).mean(axis=0)
     if worker.is_chief:
         written: dict[str, Any] = {
-            "loss": np.array(losses),
+            "loss": losses,
             "gradient_norm": np.array(recorder.gradient_norms),
             "weight_norm": np.array(recorder.weight_norms),
             **{f"weights/{name}": values for name, values in twin.weights_of(model).items()},
@@ -171,13 +182,9 @@ def run_probe(twin: Twin, config: Config, probe: Probe, output: Path, replicas: 
         np.savez(output / TRACE_NAME, **written)
 
 
-def _over_workers(
-    twin: Twin, strategy: Any, recorder: Recorder
-) -> tuple[dict[str, float], list[float]]:
-    """The run's metrics, and the loss of each step over the global batch, on every worker."""
+def _over_workers(twin: Twin, strategy: Any, recorder: Recorder) -> dict[str, float]:
+    """The run's metrics, on every worker."""
     mine = recorder.finish()
     names = sorted(mine)
     gathered = twin.gather_over_workers(strategy, np.array([mine[name] for name in names]))
-    metrics = reduce_over_workers([dict(zip(names, row, strict=True)) for row in gathered.tolist()])
-    losses = twin.gather_over_workers(strategy, np.array(recorder.losses)).mean(axis=0)
-    return metrics, losses.tolist()
+    return reduce_over_workers([dict(zip(names, row, strict=True)) for row in gathered.tolist()])

@@ -83,6 +83,12 @@ TEST_EXTRAS: dict[tuple[str, str, str], str] = {
     (TF, "test_train.py", "test_parameter_servers_apply_every_update_at_its_steps_rate"): (
         "PyTorch has no parameter servers"
     ),
+    (TF, "test_checkpoint.py", "test_parameter_servers_go_on_with_the_steps_that_are_left"): (
+        "PyTorch has no parameter servers"
+    ),
+    (TORCH, "test_checkpoint.py", "test_torchrun_starts_dead_workers_again_and_the_run_goes_on"): (
+        "TensorFlow has no launcher of its own"
+    ),
     (TF, "test_export.py", "test_serialised_examples_get_the_same_probabilities"): (
         "serving_examples is what TFX's Evaluator asks; torch.export has one signature"
     ),
@@ -329,7 +335,8 @@ def test_whatever_reads_like_a_metric_is_in_the_table(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["worker_run.py", "recorder.py", "study.py", "workloads/evaluation.py"]
+    "file",
+    ["worker_run.py", "recorder.py", "saver.py", "training_run.py", "workloads/evaluation.py"],
 )
 def test_what_both_share_names_only_metrics_of_the_table(file: str) -> None:
     said = {

@@ -24,17 +24,20 @@ def open_dataset(
     split: Split,
     worker: Worker,
     transformed: Path | None = None,
+    start_step: int = 0,
 ) -> tf.data.Dataset:
     """This worker's batches: features by name, as the workload states them, and the target.
 
-    ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; ``eval`` is
-    the whole split once, for every worker. With ``transformed`` the examples come from the folder
-    that the framework's own transform wrote, else from the reader that both frameworks share.
+    ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; it begins
+    where a run is after ``start_step`` steps. ``eval`` is the whole split once, for every worker.
+    With ``transformed`` the examples come from the folder that the framework's own transform wrote,
+    else from the reader that both frameworks share.
     """
     if transformed is None:
-        batches = _shared_stream(config, workload, split, worker)
+        batches = _shared_stream(config, workload, split, worker, start_step)
     else:
         batches = _transformed_records(config, workload, split, worker, transformed)
+        batches = batches.skip(start_step * worker.replicas)  # read again, since TFRecords must be
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
@@ -65,7 +68,7 @@ def list_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _shared_stream(
-    config: Config, workload: Workload, split: Split, worker: Worker
+    config: Config, workload: Workload, split: Split, worker: Worker, start_step: int
 ) -> tf.data.Dataset:
     size = config.training.batch_size_per_worker if split == "train" else None
 
@@ -76,7 +79,7 @@ def _shared_stream(
     signature = (features, batched(workload.target))
     # Opened here, in the build phase: inside the generator tf.data would turn an altered shard's
     # InputError into an error of its own.
-    stream = SharedBatches(config, workload, split, worker)
+    stream = SharedBatches(config, workload, split, worker, start_step)
     batches = tf.data.Dataset.from_generator(lambda: stream, output_signature=signature)
     return _endless(batches) if split == "train" else batches
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Callable
+from functools import cache
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -56,13 +58,9 @@ def gather_over_workers(
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return values[np.newaxis].copy()
 
-    @tf.function
-    def stack() -> tf.Tensor:
-        rows = strategy.run(lambda: tf.constant(values[np.newaxis]))
-        return strategy.gather(rows, axis=0)
-
     # A process gives a row for each of its devices.
-    return stack().numpy()[:: len(strategy.extended.worker_devices)]
+    stacked = _stacking(strategy)(tf.constant(values[np.newaxis]))
+    return stacked.numpy()[:: len(strategy.extended.worker_devices)]
 
 
 def fence(strategy: tf.distribute.Strategy) -> None:
@@ -85,6 +83,17 @@ def describe_software() -> dict[str, str]:
         "framework_version": f"tensorflow {tf.__version__}",
         "software_build": f"cuda{cuda}" if cuda and _gpus() else "cpu",
     }
+
+
+@cache
+def _stacking(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Kept, since tracing takes far longer than the collective."""
+
+    @tf.function
+    def stack(row: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(lambda: tf.identity(row)), axis=0)
+
+    return stack
 
 
 def _one_device(config: Config, worker: Worker) -> tf.distribute.Strategy:

@@ -5,7 +5,6 @@
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.recorder import Recorder, StepClock
+from pipelines.saver import Keeper
 from pipelines.train_step import train_in_step
 from pipelines.worker import Worker
 from pipelines.workloads import Workload
@@ -50,11 +50,12 @@ def train(
     strategy: tf.distribute.Strategy,
     worker: Worker,
     recorder: Recorder,
+    keeper: Keeper,
     transformed: Path | None = None,
 ) -> keras.Model:
-    """Train from the workload's initial weights for ``training.steps`` steps.
+    """Train from the workload's initial weights, or the keeper's, for ``training.steps`` steps.
 
-    Speed, phases and this worker's losses go to the recorder.
+    Speed, phases and this worker's losses go to the recorder. The keeper may end it earlier.
 
     Raises:
         InputError: if the machine cannot train in the configured precision, or so compiled.
@@ -64,33 +65,33 @@ def train(
     with recorder.phase("build_seconds"):
         if worker.role == "coordinator":
             source = Worker(replicas=worker.workers)
-            batches = open_dataset(config, workload, "train", source, transformed)
+            batches = open_dataset(config, workload, "train", source, transformed, keeper.start)
         else:
             batches = strategy.distribute_datasets_from_function(
-                lambda _: open_dataset(config, workload, "train", worker, transformed)
+                lambda _: open_dataset(config, workload, "train", worker, transformed, keeper.start)
             )
         with strategy.scope():
             model = build_model(workload, seed, recompute)
             optimizer = build_optimizer(config, model)
     _refuse_uncompilable(config, strategy, model)
-    step = _Step(config, workload, strategy, model, optimizer, recorder)
+    step = _Step(config, workload, strategy, model, optimizer, recorder, keeper)
     clock = StepClock(
         recorder,
         steps=config.training.steps,
         warmup_steps=config.training.warmup_steps,
         global_batch_size=config.global_batch_size(worker.all_replicas),
         fence=lambda: fence(strategy),
+        done=keeper.start,
     )
-    clock.start()
     if worker.role == "coordinator":
-        recorder.losses = _train_on_others(step, batches, worker.workers, clock)
+        _train_on_others(step, batches, worker.workers, clock)
         here = build_model(workload, seed, recompute)
         here.set_weights(model.get_weights())
         return here
     if config.tf.steps_per_call > 1 and not recorder.traced:
-        recorder.losses = _train_several_at_once(step, batches, clock)
+        _train_several_at_once(step, batches, clock)
     else:
-        recorder.losses = _train_one_by_one(step, batches, clock)
+        _train_one_by_one(step, batches, clock)
     return model
 
 
@@ -120,13 +121,17 @@ class _Step:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         recorder: Recorder,
+        keeper: Keeper,
     ) -> None:
-        self.config = config
         self.strategy = strategy
         self.model = model
+        self.optimizer = optimizer
         self.recorder = recorder
+        self.keeper = keeper
+        self.steps_per_call = config.tf.steps_per_call
+        self.left = range(keeper.start + 1, config.training.steps + 1)
+        """The steps that are to be done, counted from 1."""
         self._workload = workload
-        self._optimizer = optimizer
         self._parts = config.training.gradient_accumulation
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._gradients = self._gradients_of
@@ -138,7 +143,7 @@ class _Step:
         return self.strategy.run(self._of_replica, args=(features, target))
 
     def _of_replica(self, features: _Features, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        parts, optimizer = self._parts, self._optimizer
+        parts, optimizer = self._parts, self.optimizer
         loss, gradients = self._gradients(*_part(features, target, 0, parts))
         for number in range(1, parts):
             more, further = self._gradients(*_part(features, target, number, parts))
@@ -159,17 +164,24 @@ class _Step:
             loss = mean_loss(self._workload, self.model(features, training=True), target)
             # Gradients are summed over replicas and parts, so each gives its share of the mean.
             share = loss / (self.strategy.num_replicas_in_sync * self._parts)
-            share = self._optimizer.scale_loss(share) if self._scaled else share
+            share = self.optimizer.scale_loss(share) if self._scaled else share
         gradients = tape.gradient(share, self.model.trainable_variables)
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
-def _train_one_by_one(step: _Step, batches: _Batches, clock: StepClock) -> list[float]:
+def _train_one_by_one(step: _Step, batches: _Batches, clock: StepClock) -> None:
     """A call for every step, which asks for its batch itself: its wait is measured."""
-    recorder, strategy, steps = step.recorder, step.strategy, step.config.training.steps
+    recorder, strategy, keeper = step.recorder, step.strategy, step.keeper
     train_step = tf.function(step.run)
-    losses = []
-    for features, target in islice(clock.waiting(batches), steps):
+    losses: list[tf.Tensor] = []
+
+    def flush() -> None:
+        recorder.losses += [float(_local_mean(strategy, loss)) for loss in losses]
+        losses.clear()
+
+    keeper.attach(step.model, step.optimizer, clock, flush)
+    clock.start()
+    for done, (features, target) in zip(step.left, clock.waiting(batches), strict=False):
         loss, norm = train_step(features, target)
         losses.append(loss)
         if recorder.traced:
@@ -177,12 +189,14 @@ def _train_one_by_one(step: _Step, batches: _Batches, clock: StepClock) -> list[
             weights = [tf.convert_to_tensor(each) for each in step.model.weights]
             recorder.weight_norms.append(float(_exact_norm(weights)))
         clock.step_done()
-    return [float(_local_mean(strategy, loss)) for loss in losses]
+        if keeper.stop_after(done):
+            break
+    flush()
 
 
-def _train_several_at_once(step: _Step, batches: _Batches, clock: StepClock) -> list[float]:
-    """A call for several steps, none of which lies beyond the end of a phase."""
-    strategy, steps = step.strategy, step.config.training.steps
+def _train_several_at_once(step: _Step, batches: _Batches, clock: StepClock) -> None:
+    """A call for several steps, none of which lies beyond the end of a phase or a check."""
+    recorder, strategy, keeper = step.recorder, step.strategy, step.keeper
     dtype = keras.config.floatx()
 
     @tf.function
@@ -193,36 +207,47 @@ def _train_several_at_once(step: _Step, batches: _Batches, clock: StepClock) -> 
             losses = losses.write(number, _local_mean(strategy, loss))
         return losses.stack()
 
-    remaining, losses, done = iter(batches), [], 0
-    while done < steps:
-        count = min(step.config.tf.steps_per_call, clock.steps_to_boundary)
+    losses: list[tf.Tensor] = []
+
+    def flush() -> None:
+        recorder.losses += [float(loss) for several in losses for loss in several]
+        losses.clear()
+
+    keeper.attach(step.model, step.optimizer, clock, flush)
+    clock.start()
+    remaining, done = iter(batches), keeper.start
+    while done < step.left.stop - 1:
+        checked = keeper.steps_to_check(done)
+        count = min(step.steps_per_call, clock.steps_to_boundary, checked)
         losses.append(train_steps(remaining, tf.constant(count)))
         clock.step_done(count)
         done += count
-    return tf.concat(losses, axis=0).numpy().tolist()
+        if keeper.stop_after(done):
+            break
+    flush()
 
 
-def _train_on_others(
-    step: _Step, batches: tf.data.Dataset, workers: int, clock: StepClock
-) -> list[float]:
+def _train_on_others(step: _Step, batches: tf.data.Dataset, workers: int, clock: StepClock) -> None:
     """An update by any worker for every batch, and as many to a step as there are workers."""
+    recorder, keeper = step.recorder, step.keeper
     coordinator = tf.distribute.coordinator.ClusterCoordinator(step.strategy)
     update = tf.function(lambda features, target: step.run(features, target)[0])
-    losses: list[float] = []
     issued: deque[list[tf.distribute.coordinator.RemoteValue]] = deque()
 
-    def wait_for_oldest() -> None:
-        losses.append(float(np.mean([loss.fetch() for loss in issued.popleft()])))
+    def wait_until(outstanding: int) -> None:
+        while len(issued) > outstanding:
+            recorder.losses.append(float(np.mean([loss.fetch() for loss in issued.popleft()])))
 
+    keeper.attach(step.model, step.optimizer, clock, lambda: wait_until(0))
+    clock.start()
     steps = zip(*[clock.waiting(batches)] * workers, strict=False)
-    for of_workers in islice(steps, step.config.training.steps):
+    for done, of_workers in zip(step.left, steps, strict=False):
         issued.append([coordinator.schedule(update, args=batch) for batch in of_workers])
         clock.step_done()
-        if len(issued) > _STEPS_OUTSTANDING:
-            wait_for_oldest()
-    while issued:
-        wait_for_oldest()
-    return losses
+        wait_until(_STEPS_OUTSTANDING)
+        if keeper.stop_after(done):
+            break
+    wait_until(0)
 
 
 def _set_precision(config: Config) -> None:

@@ -1,6 +1,7 @@
 """Batches of (features, target) as a ``DataLoader`` over an ``IterableDataset``."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,24 +27,28 @@ def open_dataset(
     split: Split,
     worker: Worker,
     transformed: Path | None = None,
+    start_step: int = 0,
 ) -> DataLoader[_Batch]:
     """This worker's batches: features by name, as the workload states them, and the target.
 
-    ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; ``eval`` is
-    the whole split once, for every worker. With ``transformed`` the examples come from the folder
-    that the framework's own transform wrote, else from the reader that both frameworks share.
+    ``train`` never ends, and its batches all have ``batch_size_per_worker`` examples; it begins
+    where a run is after ``start_step`` steps. ``eval`` is the whole split once, for every worker.
+    With ``transformed`` the examples come from the folder that the framework's own transform wrote,
+    else from the reader that both frameworks share.
     """
     batches: IterableDataset[_Batch]
     if transformed is None:
-        batches = _SharedStream(config, workload, split, worker)
+        batches = _SharedStream(config, workload, split, worker, start_step)
     else:
-        batches = _TransformedParquet(config, workload, split, worker, transformed)
+        batches = _TransformedParquet(config, workload, split, worker, transformed, start_step)
     return DataLoader(batches, batch_size=None)
 
 
 class _SharedStream(IterableDataset[_Batch]):
-    def __init__(self, config: Config, workload: Workload, split: Split, worker: Worker) -> None:
-        self._batches = SharedBatches(config, workload, split, worker)
+    def __init__(
+        self, config: Config, workload: Workload, split: Split, worker: Worker, start_step: int
+    ) -> None:
+        self._batches = SharedBatches(config, workload, split, worker, start_step)
 
     def __iter__(self) -> Iterator[_Batch]:
         for features, target in self._batches:
@@ -53,8 +58,15 @@ class _SharedStream(IterableDataset[_Batch]):
 
 class _TransformedParquet(IterableDataset[_Batch]):
     def __init__(
-        self, config: Config, workload: Workload, split: Split, worker: Worker, folder: Path
+        self,
+        config: Config,
+        workload: Workload,
+        split: Split,
+        worker: Worker,
+        folder: Path,
+        start_step: int,
     ) -> None:
+        self._start_step = start_step
         self._size = config.training.batch_size_per_worker
         self._shuffled = split == "train"
         self._order = torch.Generator().manual_seed(config.training.seed)
@@ -71,13 +83,17 @@ class _TransformedParquet(IterableDataset[_Batch]):
             for rows in torch.arange(len(self._target)).split(self._size):
                 yield self._at(rows)
             return
+        for batch in islice(self._shuffled_rows(), self._start_step, None):
+            yield self._at(batch)
+
+    def _shuffled_rows(self) -> Iterator[Tensor]:
         rows = torch.empty(0, dtype=torch.int64)
         while True:
             while len(rows) < self._size:  # a batch may span epochs, so none is short
                 epoch = torch.randperm(len(self._target), generator=self._order)
                 rows = torch.cat([rows, epoch])
             batch, rows = rows[: self._size], rows[self._size :]
-            yield self._at(batch)
+            yield batch
 
     def _at(self, rows: Tensor) -> _Batch:
         features = {name: values[rows] for name, values in self._features.items()}

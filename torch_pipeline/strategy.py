@@ -1,6 +1,7 @@
 """Distribution strategies, and the little that a run says between its workers."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def build_strategy(config: Config, worker: Worker) -> Strategy:
     environment = TorchElasticEnvironment() if launched else _Alone()
     builders = {"ddp": _ddp, "fsdp": _fsdp}
     strategy = builders.get(name, _zero)(config, worker, environment)
-    _meet(launched)
+    _meet(launched, config.torch.timeout_seconds)
     return strategy
 
 
@@ -177,15 +178,24 @@ def _zero(config: Config, worker: Worker, environment: ClusterEnvironment) -> St
     return CpuZero(environment, stage, bfloat16=bfloat16)
 
 
-def _meet(launched: bool) -> None:
+def _meet(launched: bool, timeout_seconds: int | None) -> None:
     """Join the other workers, once per process."""
+    timeout = None if timeout_seconds is None else timedelta(seconds=timeout_seconds)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(_device())
     if distributed.is_initialized():
         pass
     elif launched:
-        distributed.init_process_group(backend)
+        given = {} if timeout is None else {"timeout": timeout}
+        shared, rank, workers = next(distributed.rendezvous("env://", **given))
+        # torchrun keeps its store when it starts its workers again: a dead one's address in it
+        # would be taken for a live one's.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(f"attempt{attempt}", shared)
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=workers, timeout=timeout
+        )
     else:
         alone = distributed.HashStore()
         distributed.init_process_group(backend, store=alone, rank=0, world_size=1)

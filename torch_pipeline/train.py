@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.recorder import Recorder, StepClock
+from pipelines.saver import Keeper
 from pipelines.schedule import learning_rates
 from pipelines.worker import Worker
 from pipelines.workloads import Workload
@@ -40,11 +41,12 @@ def train(
     strategy: Strategy,
     worker: Worker,
     recorder: Recorder,
+    keeper: Keeper,
     transformed: Path | None = None,
 ) -> nn.Module:
-    """Train from the workload's initial weights for ``training.steps`` steps.
+    """Train from the workload's initial weights, or the keeper's, for ``training.steps`` steps.
 
-    Speed, phases and this worker's losses go to the recorder.
+    Speed, phases and this worker's losses go to the recorder. The keeper may end it earlier.
 
     Raises:
         InputError: if the machine cannot train in the configured precision.
@@ -65,10 +67,11 @@ def train(
         warmup_steps=training.warmup_steps,
         global_batch_size=config.global_batch_size(worker.all_replicas),
         fence=lambda: fence(strategy),
+        done=keeper.start,
     )
     with ExitStack() as building:
         building.enter_context(recorder.phase("build_seconds"))
-        batches = open_dataset(config, workload, "train", worker, transformed)
+        batches = open_dataset(config, workload, "train", worker, transformed, keeper.start)
         local_workers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         trainer = Trainer(
             strategy=strategy,
@@ -76,11 +79,11 @@ def train(
             num_nodes=worker.workers // local_workers,
             accelerator="auto",
             plugins=[_precision(training.precision, strategy)],
-            max_steps=training.steps,
+            max_steps=training.steps - keeper.start,
             max_epochs=-1,
             accumulate_grad_batches=training.gradient_accumulation,
             gradient_clip_val=training.optimizer.clip_norm,
-            callbacks=[_Timing(clock, building, recorder)],
+            callbacks=[_Steps(clock, building, recorder, keeper)],
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
@@ -92,8 +95,7 @@ def train(
         module = _Training(config, workload, model, recorder)
         parts = _in_parts(clock.waiting(batches), training.gradient_accumulation)
         trainer.fit(module, parts)
-    losses = torch.stack(module.losses).reshape(training.steps, -1).mean(dim=1)
-    recorder.losses = losses.tolist()
+    module.flush_losses()
     if module.gathered is not None:
         with strategy.tensor_init_context():
             model = build_model(workload, training.seed, training.activation_checkpointing)
@@ -121,12 +123,12 @@ class _Training(LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.losses: list[Tensor] = []
         self.gathered: Mapping[str, Tensor] | None = None
         """What the training of a model in shards has led to."""
         self._config = config
         self._workload = workload
         self._recorder = recorder
+        self._losses: list[Tensor] = []
         self._network = [model]  # in a list, so that its parameters are not registered twice
 
     def configure_model(self) -> None:
@@ -147,15 +149,22 @@ class _Training(LightningModule):
         # Every strategy averages gradients over the workers, whose batches have one size, so the
         # mean over the local batch is what each contributes.
         loss = mean_loss(self._workload, self._network[0](features), target)
-        self.losses.append(loss.detach())
+        self._losses.append(loss.detach())
         return loss
+
+    def flush_losses(self) -> None:
+        """Bring the recorder's losses up to date: a step's is the mean over its parts."""
+        if self._losses:
+            parts = self._config.training.gradient_accumulation
+            self._recorder.losses += torch.stack(self._losses).reshape(-1, parts).mean(1).tolist()
+            self._losses.clear()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self._config, self.model)
         rates = learning_rates(self._config.training)
         # Asked for one step more than there are.
         shares = [*(rates / self._config.training.optimizer.learning_rate), 0.0]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shares.__getitem__)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: shares[step])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -168,16 +177,22 @@ class _Training(LightningModule):
             self._recorder.gradient_norms.append(_exact_norm(gradients))
 
 
-class _Timing(Callback):
-    """Ends the build phase where Lightning begins its loop, and counts the steps."""
+class _Steps(Callback):
+    """Ends the build phase where Lightning begins its loop, and stands between its steps."""
 
-    def __init__(self, clock: StepClock, building: ExitStack, recorder: Recorder) -> None:
+    def __init__(
+        self, clock: StepClock, building: ExitStack, recorder: Recorder, keeper: Keeper
+    ) -> None:
         self._clock = clock
         self._building = building
         self._recorder = recorder
+        self._keeper = keeper
+        self._done = keeper.start
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._building.close()
+        (optimizer,) = trainer.optimizers
+        self._keeper.attach(pl_module.model, optimizer, self._clock, pl_module.flush_losses)
         self._clock.start()
 
     def on_train_batch_end(
@@ -196,6 +211,9 @@ class _Timing(Callback):
             tensors = [torch.from_numpy(each) for each in weights_of(pl_module.model).values()]
             self._recorder.weight_norms.append(_exact_norm(tensors))
         self._clock.step_done()
+        self._done += 1
+        if self._keeper.stop_after(self._done):
+            trainer.should_stop = True
 
 
 def _exact_norm(tensors: list[Tensor]) -> float:

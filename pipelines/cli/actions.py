@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from pipelines.cli.narrator import Narrator, Task
 from pipelines.config import Config
 from pipelines.dag import PipelineResult
 from pipelines.environments import find_python
+from pipelines.errors import PreemptedError
 from pipelines.hardware import available_cores
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
@@ -104,31 +106,46 @@ def train(
     narrator: Narrator,
     *,
     follow: bool = False,
+    resume: Path | None = None,
+    max_restarts: int = 0,
 ) -> dict[str, float]:
-    """One training run outside any study; with ``follow`` its workers' output is shown."""
+    """One training run outside any study; with ``follow`` its workers' output is shown.
+
+    With ``resume`` it goes on with the run of that folder. If it is asked to end, it says how to go
+    on, and has no metrics.
+    """
     _check(config, [framework])
     dataset = _dataset(config)
     with narrator.task(f"train {framework}") as task:
         from pipelines import tracking
-        from pipelines.study import run_cell
+        from pipelines.training_run import Listener, begin_run, resume_run
 
-        tracking.prepare_store(config)
-        study_id = tracking.new_study_id()
-        cell = Cell(framework, config.strategy(framework), workers)
-        folder = config.output / "runs" / study_id
         progress = _StudyProgress(task, cells=1)
 
         def on_line(name: str, line: str) -> None:
             if follow:
                 narrator.say(f"[{name}] {line}")
 
-        run_id, metrics = run_cell(
-            config, dataset, cell, "train", study_id, folder, progress, on_line
-        )
-        task.outcome = (
-            f"{metrics['examples_per_second']:,.0f} examples/s, "
-            f"{_judged(config, metrics)}, run {run_id}"
-        )
+        listener = Listener(progress, on_line, narrator.say)
+        try:
+            if resume is not None:
+                run_id, metrics = resume_run(
+                    config, dataset, resume, workers, listener, max_restarts
+                )
+            else:
+                tracking.prepare_store(config)
+                study_id = tracking.new_study_id()
+                cell = Cell(framework, config.strategy(framework), workers)
+                folder = config.output / "runs" / study_id
+                run_id, metrics = begin_run(
+                    config, dataset, cell, "train", study_id, folder, listener, max_restarts
+                )
+        except PreemptedError as asked:
+            task.outcome = str(asked)
+            return {}
+        speed = metrics.get("examples_per_second")
+        told = [] if speed is None else [f"{speed:,.0f} examples/s"]
+        task.outcome = ", ".join([*told, _judged(config, metrics), f"run {run_id}"])
     return metrics
 
 
@@ -197,9 +214,11 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
         )
     with narrator.task("study") as task:
         from pipelines.study import plan, run_study
+        from pipelines.training_run import Listener
 
         cells = len(list(plan(config)))
-        run_ids = run_study(config, dataset, study_id, _StudyProgress(task, cells))
+        listener = Listener(_StudyProgress(task, cells), on_note=narrator.say)
+        run_ids = run_study(config, dataset, study_id, listener)
         task.outcome = f"{cells} cells, {config.study.repeats} of each kind"
     return run_ids
 

@@ -117,10 +117,22 @@ def pipeline(
 def train(
     framework: FrameworkArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    workers: WorkersOption = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers to train on; 1, or the resumed run's.")
+    ] = None,
     strategy: StrategyOption = None,
     hosts: HostsOption = None,
     bandwidth: BandwidthOption = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Go on with the run of this folder, from its newest checkpoint and by its config.",
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often to start all workers again if one dies.")
+    ] = 0,
     overrides: SetOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what the workers print, as they do.")
@@ -132,8 +144,30 @@ def train(
     from pipelines.cli.narrator import Narrator
 
     asked = [*_network(hosts, bandwidth), *(overrides or [])]
-    loaded = _load_for(framework, workers, strategy, config, asked)
-    metrics = actions.train(loaded, framework.value, workers, Narrator(), follow=follow)
+    if resume is not None:
+        from pipelines.cli.resume import config_to_resume
+        from pipelines.errors import InputError
+
+        if config != DEFAULT_CONFIG:
+            raise InputError(
+                f"--config {config}: a run goes on by its own; leave it out, and use --set for "
+                "what may change"
+            )
+        if strategy is not None:
+            asked.append(f"{framework.value}.strategy={strategy}")
+        loaded, workers = config_to_resume(resume, framework.value, workers, asked)
+    else:
+        workers = workers or 1
+        loaded = _load_for(framework, workers, strategy, config, asked)
+    metrics = actions.train(
+        loaded,
+        framework.value,
+        workers,
+        Narrator(),
+        follow=follow,
+        resume=resume,
+        max_restarts=max_restarts,
+    )
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
 

@@ -23,11 +23,15 @@ COLOURS: dict[Framework, str] = {"tf": "#E8710A", "torch": "#5B5BD6"}
 _MARKERS: dict[Framework, str] = {"tf": "circle", "torch": "diamond"}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
-# Start-up in blues, tracing and warm-up in sands, the work itself in green, its check in rose.
+# Start-up in blues, restoring in violet, tracing and warm-up in sands, the work itself in green,
+# saving in a greyer one, the work's check in rose.
 _PHASE_COLOURS = dict(
     zip(
         PHASES,
-        ("#24466B", "#4677A8", "#7FA8D1", "#B9D0E8", "#B8892F", "#E3C77F", "#2E9E6B", "#C9688F"),
+        (
+            *("#24466B", "#4677A8", "#7FA8D1", "#B9D0E8", "#8E7CC3", "#B8892F", "#E3C77F"),
+            *("#2E9E6B", "#5F9EA0", "#C9688F"),
+        ),
         strict=True,
     )
 )
@@ -118,6 +122,8 @@ def phases(report: Report) -> go.Figure | None:
     figure = go.Figure()
     for phase in PHASES:
         values = [cell.phases.get(phase, 0) for cell in cells]
+        if not any(values):  # nothing was saved, or gone on with
+            continue
         _add_share(figure, formats.phase_title(phase), labels, values, _PHASE_COLOURS[phase])
     rest = [max(0.0, (cell.wall_seconds or 0) - sum(cell.phases.values())) for cell in cells]
     if any(rest):

@@ -36,8 +36,15 @@ class SharedBatches:
     for each of its replicas. ``eval``: the whole split once, for every worker.
     """
 
-    def __init__(self, config: Config, workload: Workload, split: Split, worker: Worker) -> None:
-        """Verify the split and map its columns.
+    def __init__(
+        self,
+        config: Config,
+        workload: Workload,
+        split: Split,
+        worker: Worker,
+        start_step: int = 0,
+    ) -> None:
+        """Verify the split and map its columns; ``train`` begins after ``start_step`` steps.
 
         Raises:
             InputError: naming the first shard that is missing or altered.
@@ -50,26 +57,34 @@ class SharedBatches:
         self._config = config
         self._split = split
         self._worker = worker
+        self._start_step = start_step
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the first step on."""
+        """Batches from the first step that is asked for."""
         prepare, statistics = self._workload.prepare, self._statistics
         return (prepare(batch, statistics) for batch in self._stream())
 
+    def rows(self, step: int) -> list[int]:
+        """Which rows of the split are the global batch of a step, counted from 0."""
+        rows: list[int] = self._train_stream().rows(step).tolist()
+        return rows
+
     def _stream(self) -> Iterator[Columns]:
-        training = self._config.training
-        size = training.batch_size_per_worker
+        size = self._config.training.batch_size_per_worker
         if self._split == "eval":
             return sequential_batches(self._columns, size)
-        batches = BatchStream(
+        batches = self._train_stream().batches(self._start_step)
+        return (part for batch in batches for part in sequential_batches(batch, size))
+
+    def _train_stream(self) -> "BatchStream":
+        return BatchStream(
             self._columns,
             global_batch_size=self._config.global_batch_size(self._worker.all_replicas),
             rank=self._worker.rank,
             workers=self._worker.workers,
-            seed=training.seed,
+            seed=self._config.training.seed,
             shuffle_buffer=self._config.data.shuffle_buffer,
-        ).batches()
-        return (part for batch in batches for part in sequential_batches(batch, size))
+        )
 
 
 class BatchStream:
@@ -109,6 +124,11 @@ class BatchStream:
     def batch(self, step: int) -> Columns:
         """This worker's examples of the global batch of a step, counted from 0."""
         return next(self._gathered(step, 1))
+
+    def rows(self, step: int) -> npt.NDArray[np.int64]:
+        """Row numbers of all workers' examples at a step, counted from 0."""
+        first = step * self._global_batch_size
+        return self._rows_at(first, first + self._global_batch_size)
 
     def batches(self, start_step: int = 0) -> Iterator[Columns]:
         """The batches from a step on, without end."""

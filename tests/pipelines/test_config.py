@@ -57,6 +57,9 @@ def test_a_name_is_all_that_a_config_must_give(write_config: WriteConfig) -> Non
     assert config.study.repeats == 3
     assert config.strategy("tf") == "multi_worker_mirrored"
     assert config.strategy("torch") == "ddp"
+    assert (config.checkpoint.every_steps, config.checkpoint.every_minutes) == (None, None)
+    assert (config.checkpoint.keep, config.checkpoint.asynchronous) == (3, False)
+    assert config.torch.timeout_seconds is None
 
 
 def test_folders_and_the_tracking_store_follow_the_output_folder(write_config: WriteConfig) -> None:
@@ -150,7 +153,10 @@ def test_a_malformed_override_is_named_in_the_error(
             "training.optimizer.learning_rat=3",
             "training.optimizer.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
-        ("torch.zzz=3", "torch.zzz: unknown key; known keys: strategy, ddp, fsdp, deepspeed"),
+        (
+            "torch.zzz=3",
+            "torch.zzz: unknown key; known keys: strategy, timeout_seconds, ddp, fsdp, deepspeed",
+        ),
         ("traning.steps=3", "traning: unknown key; did you mean 'training'?"),
         (
             "training.batch_size_per_worker=-4",
@@ -161,6 +167,12 @@ def test_a_malformed_override_is_named_in_the_error(
             "training.batch_size_per_worker: input should be a valid integer, "
             "unable to parse string as an integer, not 'many'",
         ),
+        (
+            "checkpoint.every_steps=0",
+            "checkpoint.every_steps: input should be greater than 0, not 0",
+        ),
+        ("checkpoint.keep=0", "checkpoint.keep: input should be greater than 0, not 0"),
+        ("checkpoint.every=5", "checkpoint.every: unknown key; did you mean 'every_steps'?"),
         ("study.workers=[1, 0]", "study.workers.1: input should be greater than 0, not 0"),
         (
             "data.source=cifar",
@@ -202,6 +214,7 @@ def test_a_wrong_value_is_refused_with_file_field_and_mend(
         "training.optimizer.learning_rate=.inf",
         "training.optimizer.weight_decay=.inf",
         "workload.thresholds.eval_accuracy=.nan",
+        "checkpoint.every_minutes=.inf",
     ],
 )
 def test_a_number_that_is_not_finite_is_refused(write_config: WriteConfig, override: str) -> None:

@@ -1,12 +1,15 @@
 import contextlib
 import io
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import events
+from pipelines.environments import PROJECT_ROOT
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
@@ -68,3 +71,31 @@ def test_any_other_line_is_no_event(line: str) -> None:
 )
 def test_a_marked_line_that_was_cut_off_is_no_event(line: str) -> None:
     assert events.parse(line) is None
+
+
+def test_a_worker_whose_launcher_is_gone_is_not_ended_by_what_it_would_tell_it() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
+        "from pipelines import events\n"
+        "sys.stdin.read()\n"
+        "for step in range(3):\n"
+        "    events.emit('step', step=step)\n"
+        "print('saved', file=sys.stderr)\n"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+
+    worker.stdout.close()
+    worker.stdin.close()
+
+    assert worker.stderr.readline() == "saved\n"
+    worker.stderr.close()
+    worker.wait()

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from pipelines.cluster import Layout
 from pipelines.environments import PROJECT_ROOT
-from pipelines.errors import InputError, WorkError
+from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.hardware import available_cores
 from pipelines.launch import launch
+from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
 
 WriteWorker = Callable[..., None]
 
@@ -67,7 +69,7 @@ def write_worker(tmp_path: Path) -> WriteWorker:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that ignore being asked to end are not waited for as long as in earnest."""
+    """What a worker's child holds open is not waited for as long as in earnest."""
     monkeypatch.setattr("pipelines.launch._SECONDS_TO_END", 0.5)
 
 
@@ -356,28 +358,30 @@ def test_what_a_library_prints_at_exit_does_not_hide_why_a_worker_refused(
     assert str(raised.value) == "small.yaml: name: required"
 
 
-def test_a_worker_that_was_killed_is_named_with_the_signal(
+def test_a_worker_that_was_killed_is_named_with_the_signal_not_with_what_it_said_before(
     write_worker: WriteWorker, tmp_path: Path
 ) -> None:
     write_worker(
         "started()\n"
         "if rank == 1:\n"
+        "    print('all is well', flush=True)\n"
         "    wait_for('worker0.pid')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "time.sleep(600)\n"
     )
 
-    with pytest.raises(WorkError, match=r"^worker 1 ended with SIGKILL: no output"):
+    with pytest.raises(WorkError, match=r"^worker 1 ended with SIGKILL \(log: "):
         launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert_nothing_is_left(tmp_path, expected=2)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_worker_that_will_not_end_is_killed(write_worker: WriteWorker, tmp_path: Path) -> None:
+def test_a_worker_that_would_take_its_time_to_end_gets_none_when_another_has_failed(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
     write_worker(
         "if rank == 0:\n"
-        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: (here / 'asked').touch())\n"
         "    started()\n"
         "    time.sleep(600)\n"
         "started()\n"
@@ -385,10 +389,11 @@ def test_a_worker_that_will_not_end_is_killed(write_worker: WriteWorker, tmp_pat
         "sys.exit(3)\n"
     )
 
-    with pytest.raises(WorkError, match=r"^worker 1 ended with exit code 3"):
+    with pytest.raises(WorkError, match=r"^worker 1 ended with exit code 3: no output"):
         launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
 
     assert_nothing_is_left(tmp_path, expected=2)
+    assert not (tmp_path / "torch_pipeline" / "asked").exists()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -445,21 +450,172 @@ def test_a_marked_line_that_was_cut_off_does_not_stop_the_reading(
     assert (tmp_path / "logs" / "rank0.log").read_text().count("x") == 4000 * 99
 
 
+def test_workers_learn_who_started_them(write_worker: WriteWorker, tmp_path: Path) -> None:
+    write_worker(REPORT)
+
+    launch("torch", [], logs=tmp_path / "logs", layout=Layout(workers=2))
+
+    launchers = [int(report[LAUNCHER_VARIABLE]) for report in reports(tmp_path / "logs", 2)]
+    assert launchers == [os.getpid()] * 2
+
+
+# Waits for SIGTERM, and says so; rank 0 tells when all of them wait.
+WAITS_TO_BE_ASKED = """
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+started()
+if rank in (0, "chief"):
+    for other in others:
+        wait_for(f"worker{other}.pid")
+    emit(event="step")
+while not asked:
+    time.sleep(0.01)
+(here / f"asked{rank}").touch()
+"""
+
+
+def ask_this_process_to_end(rank: int, event: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_being_asked_to_end_is_passed_on_to_the_workers_which_are_waited_for(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(f"others = [1]{WAITS_TO_BE_ASKED}time.sleep(0.2)\nprint('saved')")
+
+    with Preemption().watched() as preemption:
+        launch(
+            "torch",
+            [],
+            logs=tmp_path / "logs",
+            layout=Layout(workers=2),
+            on_event=ask_this_process_to_end,
+            preemption=preemption,
+        )
+        os.kill(os.getpid(), signal.SIGTERM)  # when nobody is left to ask
+
+    assert preemption.asked
+    for rank in range(2):
+        assert (tmp_path / "logs" / f"rank{rank}.log").read_text() == "saved\n"
+
+
+def test_servers_are_not_asked_to_end_since_they_are_needed_to_the_end(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(
+        "task = json.loads(os.environ['TF_CONFIG'])['task']\n"
+        "rank = task['type']\n"
+        "others = ['worker', 'ps']\n"
+        f"{WAITS_TO_BE_ASKED}"
+        "time.sleep(0.3)\n",  # long enough for the others to say that they were asked
+        framework="tf",
+    )
+
+    with Preemption().watched() as preemption:
+        launch(
+            "tf",
+            [],
+            logs=tmp_path / "logs",
+            layout=Layout(parameter_servers=1),
+            on_event=ask_this_process_to_end,
+            preemption=preemption,
+        )
+
+    assert [path.name for path in tmp_path.glob("tf_pipeline/asked*")] == ["askedchief"]
+    assert_nothing_is_left(tmp_path, expected=3)
+
+
+def test_workers_that_could_not_yet_note_that_they_were_asked_to_end_have_not_failed(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker("started()\nemit(event='step')\ntime.sleep(600)")
+
+    with (
+        Preemption().watched() as preemption,
+        pytest.raises(PreemptedError, match="asked to end before its workers had begun"),
+    ):
+        launch(
+            "torch",
+            [],
+            logs=tmp_path / "logs",
+            on_event=ask_this_process_to_end,
+            preemption=preemption,
+        )
+
+    assert_nothing_is_left(tmp_path, expected=1)
+
+
+def test_a_launcher_that_does_not_wait_when_asked_to_end_leaves_no_worker(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker(f"others = [1]{WAITS_TO_BE_ASKED}time.sleep(600)")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch(
+                "torch",
+                [],
+                logs=tmp_path / "logs",
+                layout=Layout(workers=2),
+                on_event=ask_this_process_to_end,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert_nothing_is_left(tmp_path, expected=2)
+
+
+def test_a_launcher_in_a_thread_which_gets_no_signals_works_all_the_same(
+    write_worker: WriteWorker, tmp_path: Path
+) -> None:
+    write_worker("print('here')")
+    launching = threading.Thread(target=launch, args=("torch", []), kwargs={"logs": tmp_path})
+
+    launching.start()
+    launching.join()
+
+    assert (tmp_path / "rank0.log").read_text() == "here\n"
+
+
+LAUNCHER = f"""
+import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})
+from pathlib import Path
+from pipelines.cluster import Layout
+from pipelines.launch import launch
+try:
+    launch('torch', [], logs=Path('logs'), layout=Layout(workers=2))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_launcher_that_is_killed_leaves_no_worker(
+    write_worker: WriteWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT_ROOT))
+    write_worker(
+        "from pipelines.preemption import end_with_launcher\n"
+        "end_with_launcher()\n"
+        "started()\n"
+        "time.sleep(600)\n"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], cwd=tmp_path)
+
+    try:
+        wait_until(lambda: len(pids_in(tmp_path)) == 2)
+    finally:
+        launcher.kill()
+        launcher.wait()
+
+    assert_nothing_is_left(tmp_path, expected=2)
+
+
 def test_an_interrupted_launcher_leaves_no_worker(
     write_worker: WriteWorker, tmp_path: Path
 ) -> None:
     write_worker("started()\ntime.sleep(600)\n")
-    program = (
-        f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r})\n"
-        "from pathlib import Path\n"
-        "from pipelines.cluster import Layout\n"
-        "from pipelines.launch import launch\n"
-        "try:\n"
-        "    launch('torch', [], logs=Path('logs'), layout=Layout(workers=2))\n"
-        "except KeyboardInterrupt:\n"
-        "    sys.exit(130)\n"
-    )
-    launcher = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], cwd=tmp_path)
 
     try:
         wait_until(lambda: len(pids_in(tmp_path)) == 2)

@@ -28,9 +28,11 @@ def test_phases_stand_in_the_order_of_a_workers_life() -> None:
         "tracking_seconds",
         "rendezvous_seconds",
         "build_seconds",
+        "restore_seconds",
         "first_step_seconds",
         "warmup_seconds",
         "train_seconds",
+        "checkpoint_seconds",
         "evaluate_seconds",
     )
 

@@ -8,13 +8,16 @@ from pipelines.metrics import PHASES
 from pipelines.recorder import Recorder, StepClock
 
 
-def clock_of(recorder: Recorder, steps: int, warmup_steps: int, log: list[str]) -> StepClock:
+def clock_of(
+    recorder: Recorder, steps: int, warmup_steps: int, log: list[str], done: int = 0
+) -> StepClock:
     return StepClock(
         recorder,
         steps=steps,
         warmup_steps=warmup_steps,
         global_batch_size=32,
         fence=lambda: log.append("fence"),
+        done=done,
     )
 
 
@@ -226,6 +229,99 @@ def test_progress_is_told_now_and_then_not_at_every_step(
     clock.step_done()
     elapsed = time.perf_counter() - started
 
-    told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
+    first, *told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {"event": "step", "step": 1, "steps": 100}
     assert {"event": "step", "step": 3, "steps": 100} in told
     assert len(told) <= elapsed / 0.05
+
+
+def test_the_first_step_is_told_at_once_also_of_a_run_that_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = clock_of(Recorder(), steps=100, warmup_steps=5, log=[], done=40)
+
+    clock.start()
+    clock.step_done()
+    clock.step_done()
+
+    told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [{"event": "step", "step": 41, "steps": 100}]
+
+
+def test_the_phases_of_a_run_that_goes_on_are_those_of_the_steps_that_are_left() -> None:
+    recorder, log = Recorder(), []
+    clock = clock_of(recorder, steps=9, warmup_steps=3, log=log, done=4)
+    boundaries = []
+
+    clock.start()
+    for step in range(5, 10):
+        boundaries.append(clock.steps_to_boundary)
+        time.sleep(0.01)
+        clock.step_done()
+        log.append(f"step {step}")
+
+    assert boundaries == [1, 2, 1, 2, 1]
+    assert log == ["fence", "step 5", "step 6", "fence", "step 7", "step 8", "fence", "step 9"]
+    metrics = recorder.metrics
+    assert metrics["train_seconds"] >= 0.02
+    assert metrics["step_seconds"] == metrics["train_seconds"] / 2
+    assert metrics["examples_per_second"] == pytest.approx(2 * 32 / metrics["train_seconds"])
+
+
+@pytest.mark.parametrize("done", [6, 7, 8])
+def test_a_run_that_goes_on_for_no_more_than_its_warm_up_has_no_timed_steps(done: int) -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=9, warmup_steps=3, log=[], done=done)
+
+    clock.start()
+    for _ in range(done, 9):
+        clock.step_done()
+
+    assert list(recorder.metrics) == ["first_step_seconds", "warmup_seconds"]
+
+
+def test_a_pause_between_steps_is_a_phase_of_its_own_and_no_steps_time() -> None:
+    recorder, log = Recorder(), []
+    clock = clock_of(recorder, steps=5, warmup_steps=2, log=log)
+
+    began = time.perf_counter()
+    clock.start()
+    for step in range(1, 6):
+        clock.step_done()
+        if step in (1, 3):
+            log.append("pause")
+            with clock.paused("checkpoint_seconds"):
+                time.sleep(0.05)
+    elapsed = time.perf_counter() - began
+
+    metrics = recorder.metrics
+    assert log == ["fence", "pause", "fence", "fence", "pause", "fence", "fence"]
+    assert metrics["checkpoint_seconds"] >= 0.1
+    steps = metrics["first_step_seconds"] + metrics["warmup_seconds"] + metrics["train_seconds"]
+    assert 0 < steps <= elapsed - metrics["checkpoint_seconds"]
+    assert metrics["step_seconds"] == metrics["train_seconds"] / 3
+
+
+def test_a_pause_is_no_wait_for_data() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=3, warmup_steps=1, log=[])
+
+    clock.start()
+    for _, _ in zip(range(3), clock.waiting(itertools.count()), strict=False):
+        clock.step_done()
+        with clock.paused("checkpoint_seconds"):
+            time.sleep(0.05)
+
+    assert recorder.metrics["checkpoint_seconds"] >= 0.15
+    assert recorder.metrics["data_wait_seconds"] <= recorder.metrics["train_seconds"]
+
+
+def test_a_pause_that_fails_is_timed_and_fails() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=3, warmup_steps=1, log=[])
+    clock.start()
+
+    with pytest.raises(RuntimeError, match="disk full"), clock.paused("checkpoint_seconds"):
+        raise RuntimeError("disk full")
+
+    assert recorder.metrics["checkpoint_seconds"] > 0

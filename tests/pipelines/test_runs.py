@@ -1,7 +1,10 @@
-from pipelines.cell import Cell, cell_params
+from collections.abc import Callable
+
+from pipelines.cell import Cell, cell_params, run_identity
 from pipelines.config import Config
 from pipelines.ingest import Dataset
 from pipelines.runs import COMPARABLE_FIELDS, KIND_TAG, RunRecord
+from pipelines.strategies import Framework
 
 
 def record(tags: dict[str, str]) -> RunRecord:
@@ -57,3 +60,64 @@ def test_two_cells_of_one_study_agree_in_every_compared_field(
     two = cell_params(quickstart, digits.manifest, Cell("tf", "one_device", 2, repeat=1))
 
     assert [name for name in COMPARABLE_FIELDS if one.get(name) != two.get(name)] == []
+
+
+def test_a_run_that_would_train_otherwise_is_another_run(
+    load_quickstart: Callable[..., Config], digits: Dataset
+) -> None:
+    def identity(*overrides: str) -> dict[str, str]:
+        config = load_quickstart("torch.strategy=fsdp", *overrides)
+        return run_identity(config, digits.manifest, Cell("torch", "fsdp", workers=2))
+
+    for override in (
+        "training.steps=13",
+        "training.seed=1",
+        "training.batch_size_per_worker=8",
+        "training.optimizer.learning_rate=0.1",
+        "training.precision=bfloat16",
+        "data.shuffle_buffer=7",
+        "data.reader=native",
+        "workload.vision.normalization=batch",
+        "torch.fsdp.sharding=hybrid",
+    ):
+        assert identity(override) != identity(), override
+
+
+def test_what_does_not_change_the_training_does_not_make_it_another_run(
+    load_quickstart: Callable[..., Config], digits: Dataset
+) -> None:
+    def identity(*overrides: str) -> dict[str, str]:
+        return run_identity(load_quickstart(*overrides), digits.manifest, Cell("torch", "ddp", 2))
+
+    for override in ("name=other", "checkpoint.every_steps=3", "torch.timeout_seconds=9"):
+        assert identity(override) == identity(), override
+
+
+def test_a_run_may_go_on_with_other_workers_as_long_as_they_share_the_same_batch(
+    load_quickstart: Callable[..., Config], digits: Dataset
+) -> None:
+    two = load_quickstart("training.batch_size_per_worker=16")
+    four = load_quickstart("training.batch_size_per_worker=8")
+
+    begun = run_identity(two, digits.manifest, Cell("torch", "ddp", workers=2))
+
+    assert run_identity(four, digits.manifest, Cell("torch", "ddp", workers=4)) == begun
+    assert run_identity(two, digits.manifest, Cell("torch", "ddp", workers=4)) != begun
+
+
+def test_a_run_whose_state_or_batches_depend_on_the_workers_keeps_their_number(
+    load_quickstart: Callable[..., Config], digits: Dataset
+) -> None:
+    cases: tuple[tuple[Framework, str, str], ...] = (
+        ("torch", "deepspeed_zero2", "torch.strategy=deepspeed_zero2"),
+        ("tf", "parameter_server", "tf.strategy=parameter_server"),
+        ("torch", "ddp", "data.reader=native"),
+    )
+    for framework, strategy, override in cases:
+        two = load_quickstart(override, "training.batch_size_per_worker=16")
+        four = load_quickstart(override, "training.batch_size_per_worker=8")
+
+        begun = run_identity(two, digits.manifest, Cell(framework, strategy, workers=2))
+
+        assert begun["workers"] == "2", strategy
+        assert run_identity(four, digits.manifest, Cell(framework, strategy, workers=4)) != begun

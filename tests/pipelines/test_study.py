@@ -1,98 +1,21 @@
-import json
-import sys
+import os
+import signal
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines import tracking
 from pipelines.cell import Cell
-from pipelines.config import Config, load_config
-from pipelines.errors import InputError, WorkError
+from pipelines.config import Config
+from pipelines.errors import PreemptedError, WorkError
 from pipelines.ingest import Dataset
-from pipelines.runs import STUDY_TAG
-from pipelines.study import plan, run_cell, run_study
+from pipelines.study import plan, run_study
+from pipelines.training_run import Listener
 
 STUDY = "20250601T120000Z"
-TORCH = Cell("torch", "ddp", 1)
-
-# A worker that trains nothing; it runs as ``python -m <framework>_pipeline ...``.
-PROLOGUE = """
-import json, os, sys
-from pathlib import Path
-
-arguments = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
-output = Path(arguments["--output"])
-rank = int(os.environ.get("RANK", 0))
-
-def emit(**event):
-    print("::tandem " + json.dumps(event), flush=True)
-
-def finish(**metrics):
-    (output / "result.json").write_text(json.dumps({"metrics": metrics}))
-
-"""
-REPORTS = """
-(output / "report.json").write_text(json.dumps({"arguments": sys.argv[1:], **os.environ}))
-finish()
-"""
 
 Write = Callable[..., None]
-Steps = list[tuple[Cell, int, int]]
-
-
-@pytest.fixture(autouse=True)
-def fake_frameworks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both frameworks' packages are found in ``tmp_path``, and run by this interpreter."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TANDEM_TF_PYTHON", sys.executable)
-    monkeypatch.setenv("TANDEM_TORCH_PYTHON", sys.executable)
-
-
-@pytest.fixture
-def write_worker(tmp_path: Path) -> Write:
-    def write(program: str, *frameworks: str) -> None:
-        for framework in frameworks or ("tf", "torch"):
-            package = tmp_path / f"{framework}_pipeline"
-            package.mkdir()
-            (package / "__init__.py").touch()  # a package without one would lose to the real one
-            (package / "__main__.py").write_text(PROLOGUE + program)
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database for the module, since making one takes a second; every test has its study."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def configure(
-    uri: str, tmp_path: Path, load_quickstart: Callable[..., Config]
-) -> Callable[..., Config]:
-    def load(*overrides: str) -> Config:
-        return load_quickstart(f"name={tmp_path.name}", f"tracking.uri={uri}", *overrides)
-
-    return load
-
-
-@pytest.fixture
-def config(configure: Callable[..., Config]) -> Config:
-    return configure()
-
-
-def ignore(cell: Cell, step: int, steps: int) -> None:
-    pass
-
-
-def measure(
-    config: Config, dataset: Dataset, cell: Cell = TORCH, on_progress: Any = ignore
-) -> tuple[str, dict[str, float]]:
-    folder = config.output / "studies" / STUDY
-    return run_cell(config, dataset, cell, "cell", STUDY, folder, on_progress)
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 5])
@@ -153,165 +76,14 @@ def test_all_worker_counts_are_measured_before_any_is_repeated(
     assert [cell.repeat for cell in cells] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_a_cells_figures_are_its_workers_and_its_wall_clock(
-    write_worker: Write, config: Config, digits: Dataset
-) -> None:
-    write_worker("finish(examples_per_second=1234.5, eval_accuracy=0.75)", "torch")
-
-    run_id, metrics = measure(config, digits)
-
-    [run] = tracking.read_runs(config)
-    assert run.run_id == run_id
-    assert run.metrics == {"wall_seconds": metrics["wall_seconds"]}
-    assert metrics.pop("wall_seconds") > 0
-    assert metrics == {"examples_per_second": 1234.5, "eval_accuracy": 0.75}
-
-
-def test_a_cells_run_says_what_it_is_before_its_workers_start(
-    write_worker: Write, config: Config, digits: Dataset
-) -> None:
-    write_worker("finish()", "tf")
-    seen = []
-
-    def on_progress(cell: Cell, step: int, steps: int) -> None:
-        seen.extend(tracking.read_runs(config))
-
-    measure(config, digits, Cell("tf", "multi_worker_mirrored", 2, "weak", 1), on_progress)
-
-    [run] = seen
-    assert (run.name, run.kind) == ("tf multi_worker_mirrored x2 #2", "cell")
-    assert run.tags[STUDY_TAG] == STUDY
-    expected = {
-        "framework": "tf",
-        "strategy": "multi_worker_mirrored",
-        "workers": "2",
-        "scaling": "weak",
-        "repeat": "1",
-        "batch_size_per_worker": "16",
-        "global_batch_size": "32",
-        "dataset_fingerprint": digits.manifest.fingerprint,
-        "config_sha256": config.digest(),
-    }
-    assert {name: run.params[name] for name in expected} == expected
-
-
-def test_workers_learn_which_cell_they_are_and_which_run_they_continue(
-    write_worker: Write, configure: Callable[..., Config], digits: Dataset
-) -> None:
-    config = configure("study.threads_per_worker=2", "training.device=cpu")
-    write_worker(REPORTS, "torch")
-
-    run_id, _ = measure(config, digits, Cell("torch", "ddp", 1, "weak", 2))
-
-    folder = config.output / "studies" / STUDY / "torch-ddp-weak-x1-r3"
-    report = json.loads((folder / "report.json").read_text())
-    stage, *options = report["arguments"]
-    assert stage == "train"
-    assert dict(zip(options[::2], options[1::2], strict=True)) == {
-        "--config": str(folder / "config.yaml"),
-        "--output": str(folder),
-        "--scaling": "weak",
-        "--repeat": "2",
-        "--study-id": STUDY,
-    }
-    assert report["MLFLOW_RUN_ID"] == run_id
-    assert report["OMP_NUM_THREADS"] == "2"
-    assert report["CUDA_VISIBLE_DEVICES"] == ""
-    assert load_config(folder / "config.yaml").training == config.training
-    assert load_config(folder / "config.yaml").digest() == config.digest()
-    assert (folder / "rank0.log").read_text() == ""
-
-
-def test_progress_is_the_chiefs(write_worker: Write, config: Config, digits: Dataset) -> None:
-    write_worker(
-        "if rank == 0:\n"
-        "    emit(event='step', step=6, steps=12)\n"
-        "    emit(event='something else')\n"
-        "    emit(event='step', step=12, steps=12)\n"
-        "    finish()\n"
-        "else:\n"
-        "    emit(event='step', step=7, steps=12)\n",
-        "torch",
-    )
-    cell = Cell("torch", "ddp", 2)
-    steps: Steps = []
-
-    measure(config, digits, cell, lambda *said: steps.append(said))
-
-    assert steps == [(cell, 0, 12), (cell, 6, 12), (cell, 12, 12)]
-
-
-@pytest.mark.parametrize(
-    ("program", "error", "message"),
-    [
-        ("print('ValueError: loss is nan'); sys.exit(3)", WorkError, "ValueError: loss is nan"),
-        ("print('error: name: required'); sys.exit(2)", InputError, "^name: required$"),
-    ],
-    ids=["crashes", "refuses its input"],
-)
-def test_a_cell_whose_worker_fails_is_marked_so(
-    write_worker: Write,
-    config: Config,
-    digits: Dataset,
-    program: str,
-    error: type[Exception],
-    message: str,
-) -> None:
-    write_worker(program, "torch")
-
-    with pytest.raises(error, match=message):
-        measure(config, digits)
-
-    [run] = tracking.read_runs(config)
-    assert run.status == "FAILED"
-    assert run.metrics == {}
-
-
-def test_a_cell_whose_worker_ends_without_a_result_is_marked_as_failed(
-    write_worker: Write, config: Config, digits: Dataset
-) -> None:
-    write_worker("print('done, or so I say')", "torch")
-
-    with pytest.raises(WorkError):
-        measure(config, digits)
-
-    assert [run.status for run in tracking.read_runs(config)] == ["FAILED"]
-
-
-def test_an_interrupted_cell_is_marked_as_killed(
-    write_worker: Write, config: Config, digits: Dataset
-) -> None:
-    write_worker("emit(event='step', step=1, steps=12)\nimport time; time.sleep(600)", "torch")
-
-    def interrupt(cell: Cell, step: int, steps: int) -> None:
-        if step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(config, digits, on_progress=interrupt)
-
-    assert [run.status for run in tracking.read_runs(config)] == ["KILLED"]
-
-
-def test_a_cell_that_could_not_be_started_is_marked_as_failed(
-    config: Config, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TANDEM_TORCH_PYTHON", str(tmp_path / "absent"))
-
-    with pytest.raises(InputError, match="TANDEM_TORCH_PYTHON"):
-        measure(config, digits)
-
-    assert [run.status for run in tracking.read_runs(config)] == ["FAILED"]
-
-
 def test_a_study_measures_every_cell_of_its_plan_in_order(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
     config = configure("study.workers=[1]", "study.repeats=2")
     write_worker("finish()")
-    steps: Steps = []
+    steps: list[tuple[Cell, int, int]] = []
 
-    run_ids = run_study(config, digits, STUDY, lambda *said: steps.append(said))
+    run_ids = run_study(config, digits, STUDY, Listener(lambda *said: steps.append(said)))
 
     cells = list(plan(config))
     runs = tracking.read_runs(config)
@@ -331,7 +103,7 @@ def test_a_failed_cell_ends_the_study_and_what_was_measured_stays(
     write_worker("sys.exit(3)", "torch")
 
     with pytest.raises(WorkError, match="exit code 3"):
-        run_study(config, digits, STUDY, ignore)
+        run_study(config, digits, STUDY, Listener())
 
     first, second = tracking.read_runs(config)
     assert (first.params["framework"], second.params["framework"]) == ("tf", "torch")
@@ -339,40 +111,59 @@ def test_a_failed_cell_ends_the_study_and_what_was_measured_stays(
     assert second.status == "FAILED"
 
 
-TRANSFORMS = """
-if sys.argv[1] == "transform":
-    with Path("transformed.txt").open("a") as calls:
-        calls.write("once\\n")
-    (output / "train.records").write_text("1 2 3")
-else:
-    assert Path(arguments["--transformed"], "train.records").read_text() == "1 2 3"
-    finish()
-"""
-
-
-def test_a_frameworks_own_transform_runs_once_for_all_cells(
+def test_a_cell_that_was_asked_to_end_ends_the_study(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
-    config = configure("data.reader=native")
-    write_worker(TRANSFORMS, "torch")
+    config = configure("study.workers=[1]", "study.repeats=2")
+    write_worker("finish()", "tf")
+    write_worker("emit(event='preempted', step=6)", "torch")
 
-    measure(config, digits)
-    measure(config, digits, Cell("torch", "ddp", 1, repeat=1))
+    with pytest.raises(
+        WorkError, match=r"was asked to end, and saved after step 6.* ends with it"
+    ) as raised:
+        run_study(config, digits, STUDY, Listener())
 
-    assert Path("transformed.txt").read_text() == "once\n"
-    [folder] = (config.output / "transformed").iterdir()
-    assert folder.name == f"torch-{digits.manifest.fingerprint[:16]}"
+    assert not isinstance(raised.value, PreemptedError)
+    assert raised.value.exit_code == 1
+    assert len(tracking.read_runs(config)) == 2
 
 
-def test_a_transform_that_fails_is_not_taken_for_one_that_did_not(
+def test_a_study_that_is_asked_to_end_while_a_cell_is_ending_measures_no_further_one(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
-    config = configure("data.reader=native")
-    write_worker("(output / 'train.records').write_text('1 2'); sys.exit(3)", "torch")
-    with pytest.raises(WorkError, match="exit code 3"):
-        measure(config, digits)
-    Path("torch_pipeline", "__main__.py").write_text(PROLOGUE + TRANSFORMS)
+    config = configure("study.workers=[1]", "study.repeats=2")
+    write_worker(
+        "signal.signal(signal.SIGTERM, lambda *_: finish())\n"
+        "emit(event='step', step=12, steps=12)\n"
+        "while not (output / 'result.json').exists():\n"
+        "    time.sleep(0.01)\n"
+    )
 
-    measure(config, digits)
+    def ask_to_end(cell: Cell, step: int, steps: int) -> None:
+        if step == steps and (cell.framework, cell.repeat) == ("tf", 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif step == steps:
+            raise KeyboardInterrupt  # or the worker would wait for ever
 
-    assert Path("transformed.txt").read_text() == "once\n"
+    # As the command has it; a caller of the library may do otherwise.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises((WorkError, KeyboardInterrupt)):
+            run_study(config, digits, STUDY, Listener(ask_to_end))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert [run.params["framework"] for run in tracking.read_runs(config)] == ["tf"]
+
+
+def test_what_a_cells_workers_say_of_it_reaches_the_listener(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    write_worker("emit(event='note', text='step 4 could not be saved'); finish()", "tf")
+    write_worker("finish()", "torch")
+    notes: list[str] = []
+
+    run_study(config, digits, STUDY, Listener(on_note=notes.append))
+
+    assert notes == ["step 4 could not be saved"]

@@ -35,8 +35,9 @@ def batches(
         worker: Worker | None = None,
         transformed: Path | None = None,
         asked: Config = config,
+        start_step: int = 0,
     ) -> Iterator[Batch]:
-        opened = open_dataset(asked, workload, split, worker or Worker(), transformed)
+        opened = open_dataset(asked, workload, split, worker or Worker(), transformed, start_step)
         return (to_numpy(*batch) for batch in itertools.islice(opened, first))
 
     return read
@@ -207,3 +208,18 @@ def test_native_training_is_repeatable_and_seeded(
 
     assert labels(0) == labels(0)
     assert labels(0) != labels(1)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("worker", [Worker(), Worker(rank=1, workers=2)])
+def test_training_that_goes_on_gets_the_batches_that_it_would_have_got(
+    batches: Open, transformed: Path, worker: Worker, native: bool
+) -> None:
+    folder = transformed if native else None
+    whole = [*batches("train", 7, worker, folder)]
+
+    rest = [*batches("train", 3, worker, folder, start_step=4)]
+
+    for (images, labels), (expected_images, expected_labels) in zip(rest, whole[4:], strict=True):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)

@@ -10,6 +10,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset
 from pipelines.recorder import Recorder
+from pipelines.saver import Unsaved
 from pipelines.strategies import STRATEGIES
 from pipelines.worker import Worker
 from pipelines.workloads import Vision
@@ -41,6 +42,7 @@ import numpy as np
 from pipelines.config import load_config
 from pipelines.ingest import Dataset
 from pipelines.recorder import Recorder
+from pipelines.saver import Unsaved
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
 from tf_pipeline.strategy import build_strategy, fence, gather_over_workers
@@ -51,7 +53,7 @@ def run(replicas, config, traced):
     workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
     strategy = build_strategy(config, worker)
     fence(strategy)
-    train(config, workload, strategy, worker, recorder)
+    train(config, workload, strategy, worker, recorder, Unsaved())
     losses = gather_over_workers(strategy, np.array(recorder.losses))
     return {
         "rows": len(losses),
@@ -113,7 +115,7 @@ def test_every_strategy_of_a_single_process_trains_one_worker_alike(
     losses = {}
     for name in ALONE:
         config, recorder = named(load_shrunk, name), Recorder()
-        train(config, workload, build_strategy(config, Worker()), Worker(), recorder)
+        train(config, workload, build_strategy(config, Worker()), Worker(), recorder, Unsaved())
         losses[name] = recorder.losses
 
     first, *others = losses.values()
@@ -145,7 +147,7 @@ def test_two_replicas_train_as_one_with_the_same_global_batch(
 ) -> None:
     alone = named(load_shrunk, "one_device", "training.batch_size_per_worker=32")
     recorder = Recorder(traced=True)
-    train(alone, workload, build_strategy(alone, Worker()), Worker(), recorder)
+    train(alone, workload, build_strategy(alone, Worker()), Worker(), recorder, Unsaved())
     named(load_shrunk, "multi_worker_mirrored", "tf.collectives=ring").dump(
         tmp_path / "config.yaml"
     )

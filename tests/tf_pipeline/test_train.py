@@ -20,12 +20,13 @@ from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import METRICS, PHASES
 from pipelines.recorder import Recorder
+from pipelines.run_folder import RESULT_NAME
+from pipelines.saver import Unsaved
 from pipelines.schedule import learning_rates
 from pipelines.strategies import Framework
-from pipelines.study import run_cell
 from pipelines.tracking import prepare_store
+from pipelines.training_run import Listener, begin_run
 from pipelines.worker import Worker
-from pipelines.worker_run import RESULT_NAME
 from pipelines.workloads import Vision
 from tf_pipeline.strategy import build_strategy
 from tf_pipeline.train import train
@@ -47,6 +48,7 @@ from pipelines.cluster import Layout, tasks_of
 from pipelines.config import load_config
 from pipelines.ingest import Dataset
 from pipelines.recorder import Recorder
+from pipelines.saver import Unsaved
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
 from tf_pipeline import train as module
@@ -72,7 +74,7 @@ config, worker = load_config(Path("config.yaml")), Worker.from_environment()
 workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
 strategy = build_strategy(config, worker)
 with mock.patch.object(module, "build_optimizer", build):
-    trained = module.train(config, workload, strategy, worker, Recorder())
+    trained = module.train(config, workload, strategy, worker, Recorder(), Unsaved())
 optimizer = built[1]
 updates = int(optimizer.iterations.numpy())
 print(json.dumps({
@@ -108,14 +110,14 @@ def train_in_processes(
     config: Config, dataset: Dataset, cell: Cell, on_step: Callable[[int], None] = lambda step: None
 ) -> Trained:
     prepare_store(config)
-    run_id, metrics = run_cell(
+    run_id, metrics = begin_run(
         config,
         dataset,
         cell,
         "cell",
         "study-1",
         config.output / "cells",
-        lambda _cell, step, _steps: on_step(step),
+        Listener(lambda _cell, step, _steps: on_step(step)),
     )
     result = json.loads((config.output / "cells" / cell.slug / RESULT_NAME).read_text())
     return Trained(config, metrics, result, MlflowClient(config.tracking_uri).get_run(run_id))
@@ -403,7 +405,7 @@ def losses_of_one_worker(
     config: Config, workload: Vision, recorder: Recorder | None = None
 ) -> list[float]:
     recorder = recorder or Recorder()
-    train(config, workload, build_strategy(config, Worker()), Worker(), recorder)
+    train(config, workload, build_strategy(config, Worker()), Worker(), recorder, Unsaved())
     return recorder.losses
 
 

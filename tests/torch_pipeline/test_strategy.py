@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset
 from pipelines.recorder import Recorder
+from pipelines.saver import Unsaved
 from pipelines.strategies import STRATEGIES
 from pipelines.worker import Worker
 from pipelines.workloads import Vision
@@ -43,6 +44,7 @@ import numpy as np
 from pipelines.config import load_config
 from pipelines.ingest import Dataset
 from pipelines.recorder import Recorder
+from pipelines.saver import Unsaved
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
 from torch_pipeline.evaluate import evaluate
@@ -56,7 +58,7 @@ for case, overrides in json.loads({cases!r}).items():
     config = load_config(Path({config!r}), overrides)
     workload = get_workload(config, Dataset.open(config.dataset_dir).manifest)
     strategy = build_strategy(config, worker)
-    model = train(config, workload, strategy, worker, recorder)
+    model = train(config, workload, strategy, worker, recorder, Unsaved())
     found[case] = {{
         "losses": gather_over_workers(strategy, np.array(recorder.losses)).mean(axis=0).tolist(),
         "gradient_norms": recorder.gradient_norms,
@@ -112,7 +114,7 @@ def alone(load_shrunk: Callable[..., Config], dataset: Dataset, workload: Vision
         "study.workers=[1]",
     )
     recorder = Recorder(traced=True)
-    model = train(config, workload, build_strategy(config, Worker()), Worker(), recorder)
+    model = train(config, workload, build_strategy(config, Worker()), Worker(), recorder, Unsaved())
     return {
         "losses": recorder.losses,
         "gradient_norms": recorder.gradient_norms,
@@ -164,7 +166,7 @@ def test_every_strategy_of_a_single_process_trains_one_worker_alike(
     losses, before = {}, dict(os.environ)
     for name in STRATEGIES["torch"]:
         config, recorder = load_shrunk(f"torch.strategy={name}", "study.workers=[1]"), Recorder()
-        train(config, workload, build_strategy(config, Worker()), Worker(), recorder)
+        train(config, workload, build_strategy(config, Worker()), Worker(), recorder, Unsaved())
         losses[name] = recorder.losses
 
     first, *others = losses.values()

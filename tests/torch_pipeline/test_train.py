@@ -21,11 +21,11 @@ from pipelines.errors import InputError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import METRICS, PHASES
+from pipelines.run_folder import RESULT_NAME
 from pipelines.strategies import Framework
-from pipelines.study import run_cell
 from pipelines.tracking import prepare_store
+from pipelines.training_run import Listener, begin_run
 from pipelines.worker import Worker
-from pipelines.worker_run import RESULT_NAME
 from pipelines.workloads import Vision
 
 STEPS, TIMED_STEPS, GLOBAL_BATCH = 12, 10, 32
@@ -56,14 +56,14 @@ def train_in_processes(
     config: Config, dataset: Dataset, cell: Cell, on_step: Callable[[int], None] = lambda step: None
 ) -> Trained:
     prepare_store(config)
-    run_id, metrics = run_cell(
+    run_id, metrics = begin_run(
         config,
         dataset,
         cell,
         "cell",
         "study-1",
         config.output / "cells",
-        lambda _cell, step, _steps: on_step(step),
+        Listener(lambda _cell, step, _steps: on_step(step)),
     )
     result = json.loads((config.output / "cells" / cell.slug / RESULT_NAME).read_text())
     return Trained(config, metrics, result, MlflowClient(config.tracking_uri).get_run(run_id))

@@ -48,7 +48,7 @@ HEAVY = (
 
 # Worker processes that train nothing; they run as ``python -m torch_pipeline ...``.
 PROLOGUE = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 output = Path(sys.argv[sys.argv.index("--output") + 1])
@@ -61,6 +61,23 @@ metrics = {"examples_per_second": 1234.5, "eval_accuracy": 0.75}
 """
 CRASHES = "print('Traceback ...'); print('ValueError: loss is nan'); sys.exit(3)"
 WAITS = "(output / 'pid').write_text(str(os.getpid())); time.sleep(600)"
+SAVES = """
+if [*output.glob("attempt*")]:
+    metrics = {"eval_accuracy": 0.75}
+    (output / "result.json").write_text(json.dumps({"metrics": metrics}))
+    sys.exit()
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+(output / "pid").write_text(str(os.getpid()))
+while not asked:
+    time.sleep(0.01)
+print("::tandem " + json.dumps({"event": "preempted", "step": 6}), flush=True)
+"""
+DIES_ONCE = """
+if not [*output.glob("attempt*")]:
+    os.kill(os.getpid(), signal.SIGKILL)
+(output / "result.json").write_text(json.dumps({"metrics": {"eval_accuracy": 0.75}}))
+"""
 
 
 @pytest.fixture
@@ -313,6 +330,7 @@ def test_a_config_file_that_is_not_there_is_named(tandem: Tandem, tmp_path: Path
         ("ingest --colour", "--colour"),
         ("train jax", "'jax'"),
         ("train torch --workers 0", "--workers"),
+        ("train torch --max-restarts -1", "--max-restarts"),
         ("ui --port 65536", "--port"),
         ("serve", "'serve'"),
     ],
@@ -562,37 +580,120 @@ def test_a_crash_in_training_is_exit_code_1_with_the_last_line_and_the_log(
     assert [run.status for run in read_runs(quickstart)] == ["FAILED"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+@pytest.fixture
+def stop_while_training(
+    tmp_path: Path, command: dict[str, Any]
+) -> Callable[..., tuple[psutil.Process, "subprocess.CompletedProcess[str]"]]:
+    """Starts a command, and sends a signal to it once its worker is there."""
+
+    def stop(
+        sent: signal.Signals, environment: dict[str, str], *arguments: str
+    ) -> tuple[psutil.Process, "subprocess.CompletedProcess[str]"]:
+        around = command | {"env": command["env"] | environment}
+        process = subprocess.Popen(
+            [*TANDEM, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **around,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := [*tmp_path.rglob("pid")]) or not found[0].read_text():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline, "the worker did not start"
+                time.sleep(0.05)
+            worker = psutil.Process(int(found[0].read_text()))
+            process.send_signal(sent)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        return worker, subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "status"),
+    [(signal.SIGINT, 130, "KILLED"), (signal.SIGTERM, 0, "KILLED")],
+    ids=["SIGINT", "SIGTERM"],
+)
 def test_a_stopped_command_ends_its_workers_and_marks_the_run(
-    tmp_path: Path,
-    command: dict[str, Any],
+    stop_while_training: Callable[..., Any],
     fake_torch: Callable[[str], dict[str, str]],
     quickstart: Config,
     sent: signal.Signals,
+    code: int,
+    status: str,
 ) -> None:
-    around = command | {"env": command["env"] | fake_torch(WAITS)}
-    arguments = [*TANDEM, "train", "torch", *CONFIG, "--workers", "1"]
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **around
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (found := [*tmp_path.rglob("pid")]) or not found[0].read_text():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "the worker did not start"
-            time.sleep(0.05)
-        worker = psutil.Process(int(found[0].read_text()))
-        process.send_signal(sent)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
+    worker, done = stop_while_training(sent, fake_torch(WAITS), "train", "torch", *CONFIG)
 
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in err
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
     assert not worker.is_running()
-    assert [run.status for run in read_runs(quickstart)] == ["KILLED"]
+    assert [run.status for run in read_runs(quickstart)] == [status]
+
+
+@pytest.mark.parametrize(
+    "where", [(), ("--set", "tracking.uri=sqlite:///elsewhere.db")], ids=["default", "elsewhere"]
+)
+def test_a_run_that_saves_when_it_is_asked_to_end_says_by_which_command_it_goes_on(
+    tandem: Tandem,
+    stop_while_training: Callable[..., Any],
+    fake_torch: Callable[[str], dict[str, str]],
+    load_quickstart: Callable[..., Config],
+    tmp_path: Path,
+    where: tuple[str, ...],
+) -> None:
+    environment = fake_torch(SAVES)
+
+    _, stopped = stop_while_training(
+        signal.SIGTERM, environment, "train", "torch", *CONFIG, *where, "--json"
+    )
+
+    assert stopped.returncode == 0, stopped.stderr
+    assert json.loads(stopped.stdout) == {}
+    closing = stopped.stderr.splitlines()[-1]
+    assert closing.startswith("✓ train torch")
+    assert "asked to end, and saved after step 6; go on with `tandem " in closing
+    given = closing.partition("`tandem ")[2].removesuffix("`").split()
+
+    resumed = tandem(*given, "--json", **environment)
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["eval_accuracy"] == 0.75
+    store = "elsewhere.db" if where else "out/mlflow.db"
+    [run] = read_runs(load_quickstart(f"tracking.uri=sqlite:///{tmp_path / store}"))
+    # Of a run that has no step left to time there is no speed to tell.
+    assert resumed.stderr.splitlines()[-1].endswith(f"   eval_accuracy 0.750, run {run.run_id}")
+
+
+def test_a_worker_that_died_is_told_of_though_the_run_got_over_it(
+    tandem: Tandem, fake_torch: Callable[[str], dict[str, str]], quickstart: Config
+) -> None:
+    environment = fake_torch(DIES_ONCE)
+
+    done = tandem("train", "torch", *CONFIG, "--max-restarts", "1", "--json", **environment)
+
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["restarts"] == 1
+    [note] = [line for line in done.stderr.splitlines() if "starting all workers again" in line]
+    assert note.startswith("worker 0 ended with SIGKILL")
+    assert note.endswith("(1 of 1)")
+
+
+def test_a_folder_that_holds_no_run_is_not_gone_on_with(
+    tandem_here: Tandem, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis").mkdir()
+
+    message = error_of(tandem_here("train", "torch", "--resume", "thesis"))
+
+    assert message.startswith("error: --resume thesis: no run there")
+    assert files_in(tmp_path) == {}
 
 
 def test_a_defect_is_one_line_too(tandem: Tandem, tmp_path: Path) -> None:

@@ -223,3 +223,72 @@ def test_shared_eval_batches_give_every_worker_the_whole_split_once(
         labels = np.concatenate([labels for _, labels in batches])
         np.testing.assert_array_equal(labels, stored)
         assert {len(labels) for _, labels in batches[:-1]} == {16}
+
+
+@FAST
+@given(ROWS, st.integers(1, 10), WORKERS, st.integers(0, 30), SEEDS, BUFFERS)
+def test_the_rows_of_a_step_are_those_of_all_workers_batches_in_rank_order(
+    rows: int, batch_per_worker: int, workers: int, step: int, seed: int, buffer: int
+) -> None:
+    batch = batch_per_worker * workers
+    streams = [stream(rows, batch, rank, workers, seed, buffer) for rank in range(workers)]
+
+    joined = np.concatenate([each.batch(step)["row"] for each in streams])
+
+    for each in streams:
+        np.testing.assert_array_equal(each.rows(step), joined)
+
+
+def test_shared_training_batches_begin_after_the_steps_that_are_done(
+    quickstart: Config, digits: Dataset
+) -> None:
+    workload = get_workload(quickstart, digits.manifest)
+    unbroken = iter(SharedBatches(quickstart, workload, "train", Worker(1, 2)))
+
+    restarted = iter(SharedBatches(quickstart, workload, "train", Worker(1, 2), start_step=7))
+
+    for (features, labels), (expected, expected_labels) in zip(
+        itertools.islice(restarted, 4), itertools.islice(unbroken, 7, None), strict=False
+    ):
+        np.testing.assert_array_equal(features["image"], expected["image"])
+        np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_a_process_of_several_replicas_begins_after_the_batches_of_all_of_them(
+    quickstart: Config, digits: Dataset
+) -> None:
+    workload, worker = get_workload(quickstart, digits.manifest), Worker(replicas=2)
+    unbroken = iter(SharedBatches(quickstart, workload, "train", worker))
+
+    restarted = iter(SharedBatches(quickstart, workload, "train", worker, start_step=3))
+
+    for (_, labels), (_, expected) in zip(
+        itertools.islice(restarted, 4), itertools.islice(unbroken, 6, None), strict=False
+    ):
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_evaluation_begins_at_its_start_whatever_the_steps_that_are_done(
+    quickstart: Config, digits: Dataset
+) -> None:
+    workload = get_workload(quickstart, digits.manifest)
+
+    batches = SharedBatches(quickstart, workload, "eval", Worker(), start_step=7)
+
+    labels = np.concatenate([labels for _, labels in batches])
+    np.testing.assert_array_equal(labels, digits.columns("eval")["label"])
+
+
+def test_the_examples_of_a_step_can_be_looked_up_by_any_worker(
+    quickstart: Config, digits: Dataset
+) -> None:
+    workload = get_workload(quickstart, digits.manifest)
+    workers = [SharedBatches(quickstart, workload, "train", Worker(rank, 2)) for rank in range(2)]
+    stored = digits.columns("train")["label"]
+
+    rows = workers[0].rows(5)
+
+    assert rows == workers[1].rows(5)
+    assert all(type(row) is int for row in rows)  # they are written down as JSON
+    read = [next(itertools.islice(each, 5, None))[1] for each in workers]
+    np.testing.assert_array_equal(stored[rows], np.concatenate(read))

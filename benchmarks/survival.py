@@ -1,0 +1,86 @@
+"""What a training run loses to faults, and how long it takes to be back: the fault table."""
+
+import dataclasses
+import json
+import os
+from datetime import UTC, datetime
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.data import OutputOption, ScratchOption, scratch_folder
+from benchmarks.faults import FAULTS, NEEDS_ROOT, Outcome, Runs
+from benchmarks.report import commit
+from pipelines.config import load_config
+from pipelines.environments import PROJECT_ROOT
+from pipelines.hardware import available_cores, describe_hardware
+from pipelines.parity.software import describe_frameworks
+from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
+
+
+def main(output: OutputOption = None, scratch: ScratchOption = None) -> None:
+    """Every fault, done to a run of each framework on two workers."""
+    console = Console(stderr=True)
+    outcomes: dict[Framework, dict[str, Outcome]] = {}
+    with scratch_folder(scratch) as folder:
+        for framework in FRAMEWORKS:
+            runs, found = Runs(framework, folder / framework), outcomes.setdefault(framework, {})
+            for fault, inflict in FAULTS.items():
+                if fault in NEEDS_ROOT and os.geteuid() != 0:
+                    console.print(f"{fault}: needs root, left out")
+                    continue
+                console.print(f"{FRAMEWORK_TITLES[framework]}: {fault}")
+                found[fault] = inflict(runs)
+    _print(outcomes)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(_record(outcomes), indent=2) + "\n")
+
+
+def _print(outcomes: dict[Framework, dict[str, Outcome]]) -> None:
+    table = Table(title="survival")
+    for heading in ("framework", "fault"):
+        table.add_column(heading)
+    for heading in ("steps lost", "back after, s", "largest difference", "final loss", "unbroken"):
+        table.add_column(heading, justify="right")
+    for framework, found in outcomes.items():
+        for fault, outcome in found.items():
+            back = outcome.recovery_seconds
+            table.add_row(
+                FRAMEWORK_TITLES[framework],
+                fault,
+                str(outcome.lost_steps),
+                "went on" if back is None else f"{back:.1f}",
+                f"{outcome.largest_difference:.1e}" if outcome.largest_difference else "0",
+                f"{outcome.final_loss:.9f}",
+                f"{outcome.unbroken_final_loss:.9f}",
+            )
+    Console().print(table)
+
+
+def _record(outcomes: dict[Framework, dict[str, Outcome]]) -> dict[str, object]:
+    versions = describe_frameworks(load_config(PROJECT_ROOT / "configs" / "quickstart.yaml"))
+    return {
+        "benchmark": "survival",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": describe_hardware(),
+        "cores_used": len(available_cores()),
+        "versions": {name: found["framework_version"] for name, found in versions.items()},
+        "outcomes": {
+            framework: {
+                fault: {
+                    name: value
+                    for name, value in dataclasses.asdict(outcome).items()
+                    if name != "said"  # has paths of this machine
+                }
+                for fault, outcome in found.items()
+            }
+            for framework, found in outcomes.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""What a training run's folder says of it, so that the run can go on from there."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.cell import Cell
+from pipelines.errors import InputError
+from pipelines.strategies import Framework
+
+__all__ = ["CONFIG_NAME", "DIVERGED_NAME", "RESULT_NAME", "RunFolder"]
+
+CONFIG_NAME = "config.yaml"
+"""The resolved configuration."""
+RESULT_NAME = "result.json"
+"""Of a run that has ended well: its id, its metrics, and the loss of every step."""
+DIVERGED_NAME = "diverged.json"
+"""Of a run whose loss is not finite: at which step, and which rows of the train split were its
+examples; null where the framework's own reader shuffles them."""
+_NAME = "run.json"
+
+
+class RunFolder(BaseModel):
+    """Which run, and the cell that it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    framework: Framework
+    strategy: str
+    workers: int
+    """Replicas that train now; a run may have begun with others."""
+    scaling: str
+    repeat: int
+    study_id: str
+    tracking_uri: str | None = None
+    """The store that has the run, unless it is the default or its address holds a password."""
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of the run."""
+        return Cell(self.framework, self.strategy, self.workers, self.scaling, self.repeat)
+
+    @classmethod
+    def of(
+        cls, run_id: str, cell: Cell, study_id: str, tracking_uri: str | None = None
+    ) -> "RunFolder":
+        """A cell's run."""
+        return cls(run_id=run_id, study_id=study_id, tracking_uri=tracking_uri, **cell.__dict__)
+
+    @classmethod
+    def find(cls, folder: Path) -> "RunFolder | None":
+        """The run that a folder holds, if it holds one.
+
+        Raises:
+            InputError: if what is there cannot be understood.
+        """
+        try:
+            return cls.model_validate_json((folder / _NAME).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, ValidationError):
+            raise InputError(
+                f"{folder / _NAME}: is not what a run wrote there; begin one in another folder"
+            ) from None
+
+    @classmethod
+    def to_resume(cls, folder: Path) -> "RunFolder":
+        """The run of a folder that is to go on.
+
+        Raises:
+            InputError: if there is none, or it has ended well.
+        """
+        found = cls.find(folder)
+        if found is None:
+            raise InputError(
+                f"--resume {folder}: no run there; give a run's own folder, which holds {_NAME}, "
+                f"such as out/runs/ID/CELL"
+            )
+        if (folder / RESULT_NAME).exists():
+            raise InputError(f"--resume {folder}: run {found.run_id} has ended; nothing is left")
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Say so in a folder, at once or not at all."""
+        unfinished = folder / f".{_NAME}.writing"
+        unfinished.write_text(self.model_dump_json(indent=2) + "\n")
+        unfinished.replace(folder / _NAME)

@@ -1,0 +1,60 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.errors import WorkError
+from pipelines.ingest import Dataset
+from pipelines.transformed import transformed_examples
+
+Write = Callable[..., None]
+
+TRANSFORMS = """
+assert sys.argv[1] == "transform"
+with Path("transformed.txt").open("a") as calls:
+    calls.write("once\\n")
+(output / "train.records").write_text("1 2 3")
+"""
+
+
+def test_a_frameworks_own_transform_runs_once_for_all_cells(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("data.reader=native")
+    write_worker(TRANSFORMS, "torch")
+
+    folder = transformed_examples(config, digits, "torch")
+    again = transformed_examples(config, digits, "torch")
+
+    assert folder is not None
+    assert folder == again
+    assert folder == config.output / "transformed" / f"torch-{digits.manifest.fingerprint[:16]}"
+    assert (folder / "train.records").read_text() == "1 2 3"
+    assert Path("transformed.txt").read_text() == "once\n"
+    assert [*folder.parent.iterdir()] == [folder]
+
+
+def test_a_transform_that_fails_is_not_taken_for_one_that_did_not(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("data.reader=native")
+    write_worker("(output / 'train.records').write_text('1 2'); sys.exit(3)", "torch")
+    with pytest.raises(WorkError, match="exit code 3"):
+        transformed_examples(config, digits, "torch")
+    write_worker(TRANSFORMS, "torch")
+
+    folder = transformed_examples(config, digits, "torch")
+
+    assert folder is not None
+    assert (folder / "train.records").read_text() == "1 2 3"
+    assert Path("transformed.txt").read_text() == "once\n"
+
+
+def test_the_shared_reader_needs_no_transform(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    write_worker(TRANSFORMS, "torch")
+
+    assert transformed_examples(config, digits, "torch") is None
+    assert not Path("transformed.txt").exists()
