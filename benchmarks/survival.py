@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -39,24 +40,21 @@ def main(output: OutputOption = None, scratch: ScratchOption = None) -> None:
 
 
 def _print(outcomes: dict[Framework, dict[str, Outcome]]) -> None:
-    table = Table(title="survival")
-    for heading in ("framework", "fault"):
-        table.add_column(heading)
-    for heading in ("steps lost", "back after, s", "largest difference", "final loss", "unbroken"):
-        table.add_column(heading, justify="right")
     for framework, found in outcomes.items():
+        table = Table(title=f"What became of {FRAMEWORK_TITLES[framework]}'s runs", box=SIMPLE)
+        table.add_column("fault", no_wrap=True)
+        for heading in ("lost", "back after", "difference", "final loss"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for fault, outcome in found.items():
-            back = outcome.recovery_seconds
+            back, difference = outcome.recovery_seconds, outcome.largest_difference
             table.add_row(
-                FRAMEWORK_TITLES[framework],
                 fault,
                 str(outcome.lost_steps),
-                "went on" if back is None else f"{back:.1f}",
-                f"{outcome.largest_difference:.1e}" if outcome.largest_difference else "0",
-                f"{outcome.final_loss:.9f}",
-                f"{outcome.unbroken_final_loss:.9f}",
+                "went on" if back is None else f"{back:.1f} s",
+                f"{difference:.1e}" if difference else "0",
+                f"{outcome.final_loss:.6f}",
             )
-    Console().print(table)
+        Console().print(table)
 
 
 def _record(outcomes: dict[Framework, dict[str, Outcome]]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 Each worker sees something that the others do not: its own SIGTERM, its own part of the loss, and
 rank 0 the clock. So they gather all of it, about once a second, at steps on which they have agreed
-before: a collective at every step would cost small models several per cent.
+before: a collective at every step would become part of what is measured.
 """
 
 import errno
