@@ -73,11 +73,11 @@ class Checkpoints:
             shutil.rmtree(unfinished)
 
     def begin(self, step: int) -> None:
-        """Make room for a new checkpoint."""
-        self._unfinished(step).mkdir(parents=True, exist_ok=True)
+        """Make the folder for a new checkpoint's state; rank 0's, before any worker writes."""
+        self.unfinished_state(step).mkdir(parents=True, exist_ok=True)
 
     def unfinished_state(self, step: int) -> Path:
-        """The folder for a new checkpoint's state, which is not there yet."""
+        """The folder for a new checkpoint's state."""
         return self._unfinished(step) / _STATE
 
     def state_of(self, step: int) -> Path:

@@ -222,21 +222,27 @@ class Saver:
         with self._clock.paused("checkpoint_seconds"):
             self._settle()
             curve = self.curve
-            if self._config.asynchronous and not stop:
-                finish = self._begin(done, asynchronous=True)
+            # Before any worker writes: those who wrote alone would wait for the others.
+            failure = self._failure_of(lambda: self._begin(done))
+            if self._any(failure is not None):
+                saved = self._give_up(done, failure)
+            elif self._config.asynchronous and not stop:
+                finish, saved = self._write(done, asynchronous=True), True
                 self._writing = threading.Thread(target=self._complete, args=(finish, done, curve))
                 self._writing.start()
             else:
-                saved = self._complete_together(self._begin(done, asynchronous=False), done, curve)
-                if stop and not saved:
-                    raise WorkError(f"asked to end after step {done}, which could not be saved")
+                saved = self._complete_together(self._write(done, asynchronous=False), done, curve)
+            if stop and not saved:
+                raise WorkError(f"asked to end after step {done}, which could not be saved")
         self._saved_at = time.monotonic()
 
-    def _begin(self, done: int, *, asynchronous: bool) -> _Finish:
+    def _begin(self, done: int) -> None:
+        if self._worker.is_chief:
+            self._store.begin(done)
+
+    def _write(self, done: int, *, asynchronous: bool) -> _Finish:
         """Have the framework write its state; what to call to wait for the end."""
         try:
-            if self._worker.is_chief:
-                self._store.begin(done)
             return self._twin.save_state(
                 self._store.unfinished_state(done),
                 self._strategy,
@@ -257,13 +263,11 @@ class Saver:
         """Once all workers have written; whether it is a checkpoint now, known to all of them."""
         failure = self._failure_of(finish)
         if self._any(failure is not None):
-            self._give_up(done, failure or "a worker could not write its part")
-            return False
+            return self._give_up(done, failure or "a worker could not write its part")
         if self._worker.is_chief:
             failure = self._failure_of(lambda: self._commit(done, curve))
         if self._any(failure is not None):
-            self._give_up(done, failure)
-            return False
+            return self._give_up(done, failure)
         return True
 
     def _complete(self, finish: _Finish, done: int, curve: list[float]) -> None:
@@ -278,13 +282,15 @@ class Saver:
         self._store.commit(done, self._worker.all_replicas, self._identity, curve)
         events.emit("saved", step=done)
 
-    def _give_up(self, done: int, failure: str | None) -> None:
+    def _give_up(self, done: int, failure: str | None) -> bool:
+        """Tell why it could not be saved; False, for that it was not."""
         text = f"what was reached after step {done} could not be saved ({failure})"
         if self._worker.is_chief:
             self._store.discard(done)
             _tell(text)
         elif failure is not None:
             print(text, file=sys.stderr, flush=True)
+        return False
 
     def _failure_of(self, action: Callable[[], object]) -> str | None:
         try:

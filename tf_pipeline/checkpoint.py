@@ -30,7 +30,6 @@ def save_state(
     checkpoint = _checkpoint(model, optimizer)
     options = tf.train.CheckpointOptions(experimental_enable_async_checkpoint=asynchronous)
     if worker.is_chief:
-        folder.mkdir()
         checkpoint.write(str(folder / _PREFIX), options)
         return checkpoint.sync
     # Reading a variable that each worker has a part of takes all of them, so the others write too,

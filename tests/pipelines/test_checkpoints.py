@@ -94,7 +94,6 @@ def test_a_checkpoint_is_not_there_before_it_is_complete(
     save(5)
     store.begin(10)
     state = store.unfinished_state(10)
-    state.mkdir()
     (state / "model.bin").write_bytes(MODEL)
 
     found, damages = store.newest()
@@ -122,14 +121,13 @@ def test_what_breaks_off_while_it_is_completed_is_not_there_either(
     assert (found.step, damages) == (5, [])
 
 
-def test_all_workers_may_ask_for_the_folder_of_a_new_checkpoint(store: Checkpoints) -> None:
-    store.begin(10)
-    state = store.unfinished_state(10)
+def test_a_new_checkpoints_folder_is_made_once_and_asked_for_by_all(store: Checkpoints) -> None:
+    asked_before = store.unfinished_state(10)
 
     store.begin(10)
-    assert store.unfinished_state(10) == state
-    assert state.parent.is_dir()
-    assert not state.exists()
+
+    assert store.unfinished_state(10) == asked_before
+    assert asked_before.is_dir()
 
 
 def test_what_a_killed_run_has_left_unfinished_is_discarded_and_the_rest_stays(
@@ -138,7 +136,6 @@ def test_what_a_killed_run_has_left_unfinished_is_discarded_and_the_rest_stays(
     save(5)
     for step in (10, 15):
         store.begin(step)
-        store.unfinished_state(step).mkdir()
     (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
 
     store.discard_unfinished()
@@ -160,7 +157,6 @@ def test_a_checkpoint_that_could_not_be_written_is_given_up_alone(
 ) -> None:
     save(5)
     store.begin(10)
-    store.unfinished_state(10).mkdir()
 
     store.discard(10)
 

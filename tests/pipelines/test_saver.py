@@ -210,7 +210,7 @@ class Training:
         def finish() -> None:
             self.on_finish(step, rank)
             if worker.is_chief:
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 (folder / "model.json").write_text(json.dumps([copy, optimizer]))
 
         return finish
@@ -508,6 +508,29 @@ def test_a_checkpoint_of_which_one_worker_could_not_write_its_part_is_told_of_an
     assert ["could not be saved" in note for note in of_kind(said, "note")] == [True]
 
 
+def test_where_not_even_a_folder_can_be_made_no_worker_begins_to_write(
+    training: Training, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Checkpoints.begin
+
+    def begin_unless_full(store: Checkpoints, step: int) -> None:
+        if step == 4:
+            raise OSError(28, "No space left on device")
+        begin(store, step)
+
+    written: list[tuple[int, int]] = []
+    training.on_save = lambda step, rank: written.append((step, rank))
+    monkeypatch.setattr(Checkpoints, "begin", begin_unless_full)
+
+    everyone = training.run_well(workers=2, every_steps=4)
+
+    assert [each.trained[-1] for each in everyone] == [STEPS, STEPS]
+    assert sorted(written) == [(8, 0), (8, 1)]
+    assert training.saved == [8]
+    [note] = of_kind(said, "note")
+    assert note.endswith("step 4 could not be saved (No space left on device)")
+
+
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_run_that_is_to_end_and_cannot_be_saved_fails_on_all_workers(
     training: Training, who: int
@@ -649,7 +672,6 @@ def test_what_a_killed_run_left_unfinished_is_gone_before_anything_is_saved(
 ) -> None:
     for step in (3, 4):
         training.store.begin(step)
-        training.store.unfinished_state(step).mkdir()
 
     training.run_well(every_steps=4)
 

@@ -62,7 +62,7 @@ class FakeTwin:
     ) -> Callable[[], None]:
         def finish() -> None:
             if rank == 0:
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 (folder / "model.json").write_text(json.dumps(model))
 
         return finish
