@@ -155,7 +155,7 @@ def test_every_phase_took_time_and_together_they_fit_into_the_wall_clock(
     report: dict[str, Any],
 ) -> None:
     for cell in report["cells"]:
-        phases = cell["phases"]
+        phases = dict(cell["phases"])
         assert tuple(phases) == PHASES
         assert sum(phases.values()) < cell["wall_seconds"]
         assert phases.pop("checkpoint_seconds") == 0  # nothing was to be saved
