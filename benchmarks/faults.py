@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.checkpoints import CHECKPOINTS_FOLDER
+from pipelines.checkpoints import CHECKPOINTS_FOLDER, step_of
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import WorkError
 from pipelines.hosts import Host
@@ -53,7 +53,7 @@ class Outcome:
     steps: int
     """Steps of the loss curve in the end."""
     lost_steps: int
-    """Steps that had to be done again, as far as rank 0 had told of them (twice a second)."""
+    """Steps that had to be done again, as far as rank 0 had told of them (five times a second)."""
     recovery_seconds: float | None
     """From the fault, or from the command to go on, to the first new step; None: it went on."""
     largest_difference: float
@@ -239,7 +239,7 @@ def _truncated_checkpoint(runs: Runs) -> Outcome:
     largest = max((file for file in newest.rglob("*")), key=lambda file: file.stat().st_size)
     with largest.open("r+b") as opened:
         opened.truncate(largest.stat().st_size // 2)
-    return _resumed(runs, run, lost_steps=_step(newest) - _step(before))
+    return _resumed(runs, run, lost_steps=step_of(newest) - step_of(before))
 
 
 def _killed_launcher(runs: Runs) -> Outcome:
@@ -250,7 +250,7 @@ def _killed_launcher(runs: Runs) -> Outcome:
     _, alive = psutil.wait_procs(workers, _LIMIT_SECONDS)
     if alive:
         raise WorkError(f"workers outlive their launcher: {alive}")
-    if _step(run.checkpoints[-1]) <= 2 * _EVERY_STEPS:
+    if step_of(run.checkpoints[-1]) <= 2 * _EVERY_STEPS:
         raise WorkError("the workers have not saved when their launcher died")
     return _resumed(runs, run)
 
@@ -290,7 +290,7 @@ def _full_disk(runs: Runs) -> Outcome:
         run.wait_until("a failed save", lambda: "could not be saved" in run.said)
         filler.unlink()
         outcome = runs.outcome(run.end())
-        if _step(run.checkpoints[-1]) != _STEPS - _EVERY_STEPS:
+        if step_of(run.checkpoints[-1]) != _STEPS - _EVERY_STEPS:
             raise WorkError("no checkpoint was saved once there was room again")
     return outcome
 
@@ -308,10 +308,6 @@ FAULTS: dict[str, Callable[[Runs], Outcome]] = {
 }
 """By name."""
 NEEDS_ROOT = {"cut link between two hosts", "full disk while saving"}
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _resumed(runs: Runs, run: Run, *arguments: str, lost_steps: float = 0) -> Outcome:

@@ -16,7 +16,7 @@ from benchmarks.harness import Runs
 from pipelines.environments import PROJECT_ROOT
 from pipelines.hardware import available_cores, describe_hardware
 
-__all__ = ["Ratio", "commit", "publish", "ratio_of"]
+__all__ = ["Ratio", "keep", "publish", "ratio_of", "record_of"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,7 @@ def publish(
     _print(name, results, ratios, notes)
     if output is None:
         return
-    record = {
-        "benchmark": name,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "hardware": describe_hardware(),
-        "cores_used": len(available_cores()),
+    record = record_of(name) | {
         "settings": dict(settings),
         "ratios": [
             {
@@ -101,6 +96,22 @@ def publish(
         },
         "notes": list(notes),
     }
+    keep(record, output)
+
+
+def record_of(name: str) -> dict[str, Any]:
+    """What every benchmark's record begins with: what was measured, when, and on what."""
+    return {
+        "benchmark": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "hardware": describe_hardware(),
+        "cores_used": len(available_cores()),
+    }
+
+
+def keep(record: Mapping[str, Any], output: Path) -> None:
+    """Write a benchmark's record, its folder made if it is not there."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -141,7 +152,7 @@ def _cell(runs: Runs, key: str) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def commit() -> str:
+def _commit() -> str:
     """The commit that was measured, marked if the tree differed from it; "" outside git."""
     described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],

@@ -1,9 +1,7 @@
 """What a training run loses to faults, and how long it takes to be back: the fault table."""
 
 import dataclasses
-import json
 import os
-from datetime import UTC, datetime
 
 import typer
 from rich.box import SIMPLE
@@ -12,10 +10,9 @@ from rich.table import Table
 
 from benchmarks.data import OutputOption, ScratchOption, scratch_folder
 from benchmarks.faults import FAULTS, NEEDS_ROOT, Outcome, Runs
-from benchmarks.report import commit
+from benchmarks.report import keep, record_of
 from pipelines.config import load_config
 from pipelines.environments import PROJECT_ROOT
-from pipelines.hardware import available_cores, describe_hardware
 from pipelines.parity.software import describe_frameworks
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 
@@ -35,8 +32,7 @@ def main(output: OutputOption = None, scratch: ScratchOption = None) -> None:
                 found[fault] = inflict(runs)
     _print(outcomes)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(_record(outcomes), indent=2) + "\n")
+        keep(_record(outcomes), output)
 
 
 def _print(outcomes: dict[Framework, dict[str, Outcome]]) -> None:
@@ -59,12 +55,7 @@ def _print(outcomes: dict[Framework, dict[str, Outcome]]) -> None:
 
 def _record(outcomes: dict[Framework, dict[str, Outcome]]) -> dict[str, object]:
     versions = describe_frameworks(load_config(PROJECT_ROOT / "configs" / "quickstart.yaml"))
-    return {
-        "benchmark": "survival",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "hardware": describe_hardware(),
-        "cores_used": len(available_cores()),
+    return record_of("survival") | {
         "versions": {name: found["framework_version"] for name, found in versions.items()},
         "outcomes": {
             framework: {

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import InputError
 
-__all__ = ["CHECKPOINTS_FOLDER", "Checkpoint", "Checkpoints"]
+__all__ = ["CHECKPOINTS_FOLDER", "Checkpoint", "Checkpoints", "step_of"]
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Of a run's folder."""
@@ -107,7 +107,7 @@ class Checkpoints:
         for file in unfinished.rglob("*"):
             _sync(file)
         for later in self._folders():
-            if _step_of(later) >= step:
+            if step_of(later) >= step:
                 shutil.rmtree(later)
         folder = self._finished(step)
         unfinished.rename(folder)
@@ -164,7 +164,7 @@ class Checkpoints:
             for each in self._folder.glob("step-*")
             if each.name.removeprefix("step-").isdigit()
         ]
-        return sorted(found, key=_step_of, reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def _finished(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"
@@ -177,7 +177,8 @@ class _DamagedError(Exception):
     pass
 
 
-def _step_of(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """The step after which a checkpoint's folder was written."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -186,7 +187,7 @@ def _manifest_of(folder: Path) -> _Manifest:
         manifest = _Manifest.model_validate_json((folder / _MANIFEST).read_text())
     except (OSError, ValidationError, UnicodeDecodeError):
         raise _DamagedError(f"{_MANIFEST} is missing or altered") from None
-    if manifest.step != _step_of(folder):
+    if manifest.step != step_of(folder):
         raise _DamagedError(f"{_MANIFEST} is another checkpoint's")
     return manifest
 

@@ -114,12 +114,10 @@ class Saver:
         self._strategy = strategy
         self._recorder = recorder
         self._preemption = preemption
-        self._saved = self._find()
-        self._earlier = self._saved.losses if self._saved else []
+        found = self._find()
+        self._earlier = found.losses if found else []
         self._gathered: list[float] = []
         self._next_check = self.start + 1
-        self._checked = (self.start, time.monotonic())
-        self._saved_at = time.monotonic()
         self._writing: threading.Thread | None = None
 
     @property

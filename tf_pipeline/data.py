@@ -36,8 +36,7 @@ def open_dataset(
     if transformed is None:
         batches = _shared_stream(config, workload, split, worker, start_step)
     else:
-        batches = _transformed_records(config, workload, split, worker, transformed)
-        batches = batches.skip(start_step * worker.replicas)  # read again, since TFRecords must be
+        batches = _transformed_records(config, workload, split, worker, transformed, start_step)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
@@ -85,7 +84,12 @@ def _shared_stream(
 
 
 def _transformed_records(
-    config: Config, workload: Workload, split: Split, worker: Worker, folder: Path
+    config: Config,
+    workload: Workload,
+    split: Split,
+    worker: Worker,
+    folder: Path,
+    start_step: int,
 ) -> tf.data.Dataset:
     size = config.training.batch_size_per_worker
     files = tf.data.Dataset.list_files(str(folder / f"Split-{split}" / "*"), shuffle=False)
@@ -101,7 +105,9 @@ def _transformed_records(
         target = features.pop(TARGET)
         return features, target
 
-    batches = records.batch(size, drop_remainder=split == "train").map(parse)
+    batches = records.batch(size, drop_remainder=split == "train")
+    # What a run has done before is read again, since TFRecords must be, but not parsed.
+    batches = batches.skip(start_step * worker.replicas).map(parse)
     return _endless(batches) if split == "train" else batches
 
 

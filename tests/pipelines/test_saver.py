@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.checkpoint_config import CheckpointConfig
-from pipelines.checkpoints import Checkpoints
+from pipelines.checkpoints import Checkpoints, step_of
 from pipelines.errors import DivergedError, InputError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.recorder import Recorder, StepClock
@@ -100,7 +100,7 @@ class Training:
     @property
     def saved(self) -> list[int]:
         """After which steps there are checkpoints."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        return sorted(step_of(path) for path in self.folder.glob("step-*"))
 
     @property
     def unfinished(self) -> list[Path]:

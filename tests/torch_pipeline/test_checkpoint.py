@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.cell import Cell
-from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
+from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, step_of
 from pipelines.config import Config
 from pipelines.errors import DivergedError, PreemptedError
 from pipelines.ingest import Dataset
@@ -70,7 +70,7 @@ def go_back(folder: Path, step: int) -> None:
     """Leave the run as it was when the checkpoint of a step was its newest."""
     (folder / RESULT_NAME).unlink()
     for checkpoint in (folder / CHECKPOINTS_FOLDER).iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
+        if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)
 
 
