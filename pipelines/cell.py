@@ -1,6 +1,7 @@
 """A cell of a study's matrix, and the parameters that every run of a study is compared by."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -8,10 +9,10 @@ from pydantic import BaseModel
 from pipelines.config import Config
 from pipelines.hardware import describe_hardware
 from pipelines.ingest.manifest import Manifest
-from pipelines.strategies import FIXED_WORKERS_STRATEGIES, Framework
+from pipelines.strategies import FIXED_WORKERS_STRATEGIES, FRAMEWORKS, Framework
 from pipelines.workload_config import WorkloadConfig
 
-__all__ = ["Cell", "cell_params", "run_identity", "study_params"]
+__all__ = ["Cell", "cell_config", "cell_params", "run_identity", "study_params"]
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,56 @@ class Cell:
     scaling: str = "weak"
     repeat: int = 0
 
+    @classmethod
+    def of_params(cls, params: Mapping[str, str]) -> "Cell | None":
+        """The cell that a run's parameters speak of, if they can be understood."""
+        framework = params.get("framework")
+        if framework not in FRAMEWORKS:
+            return None
+        try:
+            workers, repeat = int(params["workers"]), int(params["repeat"])
+            strategy, scaling = params["strategy"], params["scaling"]
+        except (KeyError, ValueError):
+            return None
+        return cls(framework, strategy, workers, scaling, repeat) if workers > 0 else None
+
+    @property
+    def title(self) -> str:
+        """What its repeats have in common: ``torch ddp x2``, or ``tf mirrored x4 strong``."""
+        kind = "" if self.scaling == "weak" else f" {self.scaling}"
+        return f"{self.framework} {self.strategy} x{self.workers}{kind}"
+
     @property
     def name(self) -> str:
         """The run's name in MLflow, such as ``torch ddp x2 #1``."""
-        return f"{self.framework} {self.strategy} x{self.workers} #{self.repeat + 1}"
+        return f"{self.title} #{self.repeat + 1}"
 
     @property
     def slug(self) -> str:
         """The name of the cell's folder."""
         return f"{self.framework}-{self.strategy}-{self.scaling}-x{self.workers}-r{self.repeat + 1}"
+
+
+def cell_config(config: Config, cell: Cell) -> Config:
+    """A study's configuration as one cell of it has it: its strategy, and its share of the batch.
+
+    That of a cell's own configuration is the same again.
+    """
+    framework = getattr(config, cell.framework).model_copy(update={"strategy": cell.strategy})
+    training, batch_size = config.training, None
+    if cell.scaling == "strong":
+        batch_size = config.strong_batch_size
+        share = batch_size // cell.workers
+        training = training.model_copy(update={"batch_size_per_worker": share})
+    only = {
+        "workers": [cell.workers],
+        "scaling": [cell.scaling],
+        "global_batch_size": batch_size,
+        "strategies": config.study.strategies.model_copy(update={cell.framework: None}),
+    }
+    study = config.study.model_copy(update=only)
+    changes = {cell.framework: framework, "training": training, "study": study}
+    return config.model_copy(update=changes)
 
 
 def study_params(config: Config, manifest: Manifest) -> dict[str, object]:

@@ -35,6 +35,8 @@ from pipelines.strategies import (
     SINGLE_WORKER_STRATEGIES,
     STRATEGIES,
     Framework,
+    TfStrategy,
+    TorchStrategy,
 )
 from pipelines.strategy_config import TfConfig, TorchConfig
 from pipelines.workload_config import WorkloadConfig
@@ -142,8 +144,23 @@ class TrainingConfig(Section):
         return self
 
 
+class MatrixStrategies(Section):
+    """Several strategies of a framework in one matrix."""
+
+    tf: Annotated[list[TfStrategy], Field(min_length=1), AfterValidator(_all_different)] | None = (
+        None
+    )
+    """TensorFlow's; null: the one of ``tf.strategy``."""
+    torch: (
+        Annotated[list[TorchStrategy], Field(min_length=1), AfterValidator(_all_different)] | None
+    ) = None
+    """PyTorch's; null: the one of ``torch.strategy``."""
+
+
 class StudyConfig(Section):
     """The matrix that is measured."""
+
+    strategies: MatrixStrategies = MatrixStrategies()
 
     workers: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_all_different)] = [
         1,
@@ -151,11 +168,17 @@ class StudyConfig(Section):
     ]
     """Worker counts; the smallest is the base case of every scaling figure."""
     scaling: Annotated[
-        list[Literal["weak"]], Field(min_length=1), AfterValidator(_all_different)
+        list[Literal["weak", "strong"]], Field(min_length=1), AfterValidator(_all_different)
     ] = ["weak"]
-    """``weak``: the batch per worker is fixed, so the global batch grows with the workers."""
+    """``weak``: the batch per worker is fixed, so the global batch grows with the workers;
+    ``strong``: the global batch is fixed, and shared out among the workers."""
+    global_batch_size: PositiveInt | None = None
+    """``strong``: examples of a step over all workers; null: ``training.batch_size_per_worker``
+    times the smallest worker count, so that the base case is that of weak scaling."""
     repeats: PositiveInt = 3
     """Runs of each cell, fixed beforehand."""
+    order_seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds the order in which a repeat goes through worker counts and kinds of scaling."""
     threads_per_worker: PositiveInt = 1
     """Compute threads, and where the machine has them cores, of each worker."""
 
@@ -218,13 +241,24 @@ class Config(Section):
         """The strategy that the named framework trains with."""
         return self.tf.strategy if framework == "tf" else self.torch.strategy
 
+    def strategies(self, framework: Framework) -> list[str]:
+        """The strategies that the study measures of the named framework."""
+        several = self.study.strategies
+        asked = several.tf if framework == "tf" else several.torch
+        return [self.strategy(framework)] if asked is None else [*asked]
+
     def strategy_options(self, framework: Framework) -> str:
         """What of that strategy's options is not as it is by default, as JSON."""
         return (self.tf if framework == "tf" else self.torch).strategy_options()
 
     def global_batch_size(self, workers: int) -> int:
-        """Examples in one optimiser step over all workers (weak scaling)."""
+        """Examples in one optimiser step over all workers."""
         return self.training.batch_size_per_worker * workers
+
+    @property
+    def strong_batch_size(self) -> int:
+        """Examples in one optimiser step of every cell of strong scaling."""
+        return self.study.global_batch_size or self.global_batch_size(min(self.study.workers))
 
     def digest(self) -> str:
         """SHA-256 of the resolved configuration, so that two runs can be told to share it."""
@@ -259,11 +293,26 @@ class Config(Section):
     def _strategies_can_scale(self) -> Self:
         if max(self.study.workers) > 1:
             for framework in ("tf", "torch"):
-                if self.strategy(framework) in SINGLE_WORKER_STRATEGIES:
-                    raise ValueError(
-                        f"{framework}.strategy '{self.strategy(framework)}' runs one worker, "
-                        f"but study.workers asks for {max(self.study.workers)}"
-                    )
+                for strategy in self.strategies(framework):
+                    if strategy in SINGLE_WORKER_STRATEGIES:
+                        raise ValueError(
+                            f"{framework}.strategy '{strategy}' runs one worker, "
+                            f"but study.workers asks for {max(self.study.workers)}"
+                        )
+        return self
+
+    @model_validator(mode="after")
+    def _strong_batch_can_be_shared(self) -> Self:
+        if "strong" not in self.study.scaling:
+            return self
+        parts = self.training.gradient_accumulation
+        for workers in self.study.workers:
+            if self.strong_batch_size % (workers * parts):
+                accumulated = f" in {parts} parts each (training.gradient_accumulation)"
+                raise ValueError(
+                    f"study.global_batch_size: {workers} workers cannot share "
+                    f"{self.strong_batch_size} examples equally{accumulated if parts > 1 else ''}"
+                )
         return self
 
 

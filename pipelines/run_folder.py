@@ -1,6 +1,7 @@
 """What a training run's folder says of it, so that the run can go on from there."""
 
 from pathlib import Path
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -8,7 +9,7 @@ from pipelines.cell import Cell
 from pipelines.errors import InputError
 from pipelines.strategies import Framework
 
-__all__ = ["CONFIG_NAME", "DIVERGED_NAME", "RESULT_NAME", "RunFolder"]
+__all__ = ["CONFIG_NAME", "DIVERGED_NAME", "RESULT_NAME", "FolderRecord", "RunFolder"]
 
 CONFIG_NAME = "config.yaml"
 """The resolved configuration."""
@@ -17,13 +18,46 @@ RESULT_NAME = "result.json"
 DIVERGED_NAME = "diverged.json"
 """Of a run whose loss is not finite: at which step, and which rows of the train split were its
 examples; null where the framework's own reader shuffles them."""
-_NAME = "run.json"
 
 
-class RunFolder(BaseModel):
-    """Which run, and the cell that it is."""
+class FolderRecord(BaseModel):
+    """A file in a folder that says what the folder is of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_name: ClassVar[str]
+    writer: ClassVar[str]
+    """Who writes it, for messages."""
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """What a folder is of, if it says so.
+
+        Raises:
+            InputError: if what is there cannot be understood.
+        """
+        try:
+            return cls.model_validate_json((folder / cls.file_name).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, ValidationError):
+            raise InputError(
+                f"{folder / cls.file_name}: is not what a {cls.writer} wrote there; begin one in "
+                "another folder"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Say so in a folder, at once or not at all."""
+        unfinished = folder / f".{self.file_name}.writing"
+        unfinished.write_text(self.model_dump_json(indent=2) + "\n")
+        unfinished.replace(folder / self.file_name)
+
+
+class RunFolder(FolderRecord):
+    """Which run, and the cell that it is."""
+
+    file_name = "run.json"
+    writer = "run"
 
     run_id: str
     framework: Framework
@@ -49,22 +83,6 @@ class RunFolder(BaseModel):
         return cls(run_id=run_id, study_id=study_id, tracking_uri=tracking_uri, **cell.__dict__)
 
     @classmethod
-    def find(cls, folder: Path) -> "RunFolder | None":
-        """The run that a folder holds, if it holds one.
-
-        Raises:
-            InputError: if what is there cannot be understood.
-        """
-        try:
-            return cls.model_validate_json((folder / _NAME).read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, ValidationError):
-            raise InputError(
-                f"{folder / _NAME}: is not what a run wrote there; begin one in another folder"
-            ) from None
-
-    @classmethod
     def to_resume(cls, folder: Path) -> "RunFolder":
         """The run of a folder that is to go on.
 
@@ -74,15 +92,9 @@ class RunFolder(BaseModel):
         found = cls.find(folder)
         if found is None:
             raise InputError(
-                f"--resume {folder}: no run there; give a run's own folder, which holds {_NAME}, "
-                f"such as out/runs/ID/CELL"
+                f"--resume {folder}: no run there; give a run's own folder, which holds "
+                f"{cls.file_name}, such as out/runs/ID/CELL"
             )
         if (folder / RESULT_NAME).exists():
             raise InputError(f"--resume {folder}: run {found.run_id} has ended; nothing is left")
         return found
-
-    def write(self, folder: Path) -> None:
-        """Say so in a folder, at once or not at all."""
-        unfinished = folder / f".{_NAME}.writing"
-        unfinished.write_text(self.model_dump_json(indent=2) + "\n")
-        unfinished.replace(folder / _NAME)

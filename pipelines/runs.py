@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "ATTEMPT_TAG",
     "COMPARABLE_FIELDS",
     "COMPONENTS_TAG",
     "KIND_TAG",
@@ -21,6 +22,8 @@ __all__ = [
     "STUDY_TAG",
     "RunKind",
     "RunRecord",
+    "batch_field",
+    "comparable_fields",
 ]
 
 RunKind = Literal["cell", "train", "pipeline", "parity", "summary"]
@@ -30,6 +33,8 @@ STUDY_TAG = "tandem.study_id"
 """Which execution of the study a run belongs to; sorts by time."""
 COMPONENTS_TAG = "tandem.components"
 """On a pipeline's run: JSON, DAG component -> seconds."""
+ATTEMPT_TAG = "tandem.attempt"
+"""On a cell's run that had to be begun again: which attempt it is, counted from 1."""
 PREEMPTED_TAG = "tandem.preempted"
 """The step after which a run was last asked to end, and saved."""
 RESUMED_TAG = "tandem.resumed"
@@ -38,7 +43,6 @@ RESUMED_TAG = "tandem.resumed"
 COMPARABLE_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",
     "workload",
-    "batch_size_per_worker",
     "gradient_accumulation",
     "steps",
     "warmup_steps",
@@ -54,8 +58,9 @@ COMPARABLE_FIELDS: tuple[str, ...] = (
     "network",
     "software_build",
 )
-"""Parameters that must agree before two runs are compared (weak scaling). ``software_build`` is
-the class of build (``cpu``, ``cuda12``), not a version: versions differ by nature."""
+"""Parameters that must agree before two runs are compared, besides the batch's size.
+``software_build`` is the class of build (``cpu``, ``cuda12``), not a version: versions differ by
+nature."""
 
 PARITY_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",
@@ -77,6 +82,16 @@ PARITY_SIDE_FIELDS: tuple[str, ...] = (
 """The same, of each framework; a verdict records them as ``tf_strategy`` and so on."""
 PARITY_PASSED = "parity_passed"
 """A verdict's metric: 1 or 0."""
+
+
+def batch_field(scaling: str) -> str:
+    """The size that a kind of scaling holds fixed."""
+    return "global_batch_size" if scaling == "strong" else "batch_size_per_worker"
+
+
+def comparable_fields(scaling: str) -> tuple[str, ...]:
+    """What must agree between runs of one kind of scaling."""
+    return (*COMPARABLE_FIELDS, batch_field(scaling))
 
 
 @dataclass(frozen=True)

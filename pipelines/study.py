@@ -1,50 +1,163 @@
-"""The study: every cell of the matrix, measured in fresh processes, one after the other."""
+"""The study: every cell of the matrix, measured in fresh processes, one after the other.
 
-from collections.abc import Iterator
+What has been measured is in the tracking store, so a study that was cut off goes on with the cells
+that have no finished run there.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product, zip_longest
 
 from pipelines import tracking
-from pipelines.cell import Cell
+from pipelines.cell import Cell, cell_config, cell_params
 from pipelines.config import Config
-from pipelines.errors import PreemptedError, WorkError
+from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.ingest.dataset import Dataset
 from pipelines.preemption import Preemption
+from pipelines.runs import STUDY_TAG, RunRecord, comparable_fields
 from pipelines.strategies import FRAMEWORKS
+from pipelines.study_folder import StudyFolder
 from pipelines.training_run import Listener, begin_run
 
-__all__ = ["plan", "run_study"]
+__all__ = ["StudyListener", "plan", "run_study"]
+
+_ATTEMPTS = 2
+"""At a cell, before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class StudyListener(Listener):
+    """What is called while a study is under way."""
+
+    on_planned: Callable[[Sequence[Cell], Mapping[Cell, Mapping[str, float]]], None] = (
+        lambda cells, measured: None
+    )
+    """With all cells in their order, and the metrics of those that were measured before."""
+    on_measured: Callable[[Cell, Mapping[str, float]], None] = lambda cell, metrics: None
+    on_failed: Callable[[Cell], None] = lambda cell: None
 
 
 def plan(config: Config) -> Iterator[Cell]:
     """The cells in the order in which they run.
 
-    The frameworks alternate, and who goes first alternates too, so that a machine that warms up
-    or slows down meanwhile does so to both alike.
+    A repeat goes through worker counts and kinds of scaling in an order of its own, by
+    ``study.order_seed``. At each of them the frameworks alternate, and from repeat to repeat the
+    order there is turned round, so that a machine that warms up or slows down meanwhile does so to
+    both alike.
     """
+    shuffle = random.Random(config.study.order_seed).shuffle
+    strategies = [
+        [(framework, strategy) for strategy in config.strategies(framework)]
+        for framework in FRAMEWORKS
+    ]
+    turns = [each for pair in zip_longest(*strategies) for each in pair if each is not None]
+    places = list(enumerate(product(config.study.scaling, config.study.workers)))
     for repeat in range(config.study.repeats):
-        for scaling in config.study.scaling:
-            for place, workers in enumerate(config.study.workers):
-                # By place too, so that nobody always goes first at a given worker count.
-                order = FRAMEWORKS if (repeat + place) % 2 == 0 else FRAMEWORKS[::-1]
-                for framework in order:
-                    yield Cell(framework, config.strategy(framework), workers, scaling, repeat)
+        shuffle(places)
+        for number, (scaling, workers) in places:
+            # By place too, so that nobody goes first at all worker counts of a repeat.
+            order = turns if (repeat + number) % 2 == 0 else turns[::-1]
+            for framework, strategy in order:
+                yield Cell(framework, strategy, workers, scaling, repeat)
 
 
-def run_study(config: Config, dataset: Dataset, study_id: str, listener: Listener) -> list[str]:
-    """Measure every cell; returns the ids of their runs.
+def run_study(
+    config: Config, dataset: Dataset, study_id: str, listener: StudyListener
+) -> list[str]:
+    """Measure every cell that has not been measured; returns the ids of all cells' runs.
+
+    A cell that fails is tried once more. If it fails again, its further repeats are left out and
+    the others are measured; what was measured stays in any case.
 
     Raises:
-        WorkError: if a cell failed; its run is marked so, and what was measured stays.
+        WorkError: if cells were given up, or the study was asked to end.
+        InputError: if the study was begun with other data, or on other hardware.
     """
-    tracking.prepare_store(config)
-    folder = config.output / "studies" / study_id
-    run_ids: list[str] = []
-    with Preemption().watched() as preemption:
-        for cell in plan(config):
+    return _Study(config, dataset, study_id, listener).finish()
+
+
+class _Study:
+    def __init__(
+        self, config: Config, dataset: Dataset, study_id: str, listener: StudyListener
+    ) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._study_id = study_id
+        self._listener = listener
+        self._cells = list(plan(config))
+        self._run_ids: dict[Cell, str] = {}
+        self._failures: dict[str, str] = {}
+        """Why, by the title of a cell that was given up."""
+        tracking.prepare_store(config)
+        self._folder, begun = StudyFolder.begin(config, study_id)
+        self._take_up(tracking.read_runs(config) if begun else [])
+
+    def finish(self) -> list[str]:
+        """Measure what is left of it."""
+        with Preemption().watched() as preemption:
+            for cell in self._cells:
+                if cell in self._run_ids or cell.title in self._failures:
+                    continue
+                if preemption.asked:
+                    raise WorkError(f"asked to end before {cell.name}; {self._how_to_go_on}")
+                self._measure(cell, preemption)
+        if self._failures:
+            said = "; ".join(f"{title}: {why}" for title, why in self._failures.items())
+            raise WorkError(f"cells failed: {said}; {self._how_to_go_on}")
+        return [self._run_ids[cell] for cell in self._cells]
+
+    @property
+    def _how_to_go_on(self) -> str:
+        return f"go on with `tandem study --resume {self._folder}`"
+
+    def _take_up(self, records: Sequence[RunRecord]) -> None:
+        """Find what has been measured before; another's finished cells are no part of it."""
+        measured: dict[Cell, RunRecord] = {}
+        for run in records:
+            ours = run.kind == "cell" and run.tags.get(STUDY_TAG) == self._study_id
+            cell = Cell.of_params(run.params)
+            if ours and run.status == "FINISHED" and cell in self._cells:
+                self._refuse_change(cell, run)
+                measured[cell] = run
+        self._run_ids = {cell: run.run_id for cell, run in measured.items()}
+        self._listener.on_planned(
+            self._cells, {cell: run.metrics for cell, run in measured.items()}
+        )
+
+    def _refuse_change(self, cell: Cell, run: RunRecord) -> None:
+        now = cell_params(cell_config(self._config, cell), self._dataset.manifest, cell)
+        for field in comparable_fields(cell.scaling):
+            if field in now and field in run.params and run.params[field] != str(now[field]):
+                raise InputError(
+                    f"--resume {self._folder}: {field} is {now[field]} now, and was "
+                    f"{run.params[field]} in {run.name}; begin another study"
+                )
+
+    def _measure(self, cell: Cell, preemption: Preemption) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                run_id, _ = begin_run(config, dataset, cell, "cell", study_id, folder, listener)
-            except PreemptedError as asked:
-                raise WorkError(f"{cell.name} was {asked}; the study ends with it") from None
-            run_ids.append(run_id)
-            if preemption.asked:
-                raise WorkError(f"asked to end: the study ends with {cell.name}")
-    return run_ids
+                run_id, metrics = begin_run(
+                    cell_config(self._config, cell),
+                    self._dataset,
+                    cell,
+                    "cell",
+                    self._study_id,
+                    self._folder,
+                    self._listener,
+                )
+            except PreemptedError:
+                raise WorkError(f"asked to end in {cell.name}; {self._how_to_go_on}") from None
+            except WorkError as error:
+                if preemption.asked:
+                    raise
+                if attempt < _ATTEMPTS and not isinstance(error, DivergedError):
+                    self._listener.on_note(f"{cell.name} failed, and is tried once more: {error}")
+                    continue
+                self._failures[cell.title] = str(error)
+                self._listener.on_failed(cell)
+                self._listener.on_note(f"{cell.name} is given up: {error}")
+            else:
+                self._run_ids[cell] = run_id
+                self._listener.on_measured(cell, metrics)
+            return

@@ -102,10 +102,15 @@ def experiment_id(config: Config) -> str:
 
 
 def create_run(
-    config: Config, name: str, kind: RunKind, study_id: str, params: Mapping[str, object]
+    config: Config,
+    name: str,
+    kind: RunKind,
+    study_id: str,
+    params: Mapping[str, object],
+    more_tags: Mapping[str, str] | None = None,
 ) -> str:
     """Open a run and return its id; whoever finishes it is the caller's affair."""
-    tags = {KIND_TAG: kind, STUDY_TAG: study_id}
+    tags = {KIND_TAG: kind, STUDY_TAG: study_id, **(more_tags or {})}
     client = _client(config)
     run = client.create_run(prepare_store(config), run_name=name, tags=tags)
     _log_params(client, run.info.run_id, params)
@@ -303,15 +308,15 @@ def tracked_run(
             finish_run(config, run_id, status)
 
 
-def read_runs(config: Config, study: str | None = None) -> list[RunRecord]:
-    """All runs of a study's experiment, oldest first; by default the config's.
+def read_runs(config: Config) -> list[RunRecord]:
+    """All runs of the study's experiment, oldest first.
 
     Raises:
         InputError: if the store has no such experiment.
     """
     _require_store(config)
     client = _client(config)
-    name = study or config.name
+    name = config.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         known = ", ".join(sorted(found.name for found in client.search_experiments()))

@@ -17,7 +17,7 @@ from pipelines.ingest.dataset import Dataset
 from pipelines.launch import OnLine, launch
 from pipelines.preemption import Preemption
 from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder
-from pipelines.runs import PREEMPTED_TAG, RunKind
+from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
 from pipelines.transformed import transformed_examples
 
 __all__ = ["Listener", "begin_run", "resume_run"]
@@ -46,6 +46,9 @@ def begin_run(
 ) -> tuple[str, dict[str, float]]:
     """Train a cell in processes of its own; returns its run's id and metrics.
 
+    Its folder is the cell's in ``folder``; where an earlier attempt at the cell has left one, one
+    beside it.
+
     If a worker dies, all are started again, up to ``max_restarts`` times, and go on from the newest
     checkpoint.
 
@@ -56,10 +59,10 @@ def begin_run(
     """
     _refuse_unreachable_store(config)
     transformed = transformed_examples(config, dataset, cell.framework)
-    output = folder / cell.slug
-    output.mkdir(parents=True)
+    output, attempt = _new_folder(folder, cell)
     params = cell_params(config, dataset.manifest, cell)
-    run_id = tracking.create_run(config, cell.name, kind, study_id, params)
+    tags = {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
+    run_id = tracking.create_run(config, cell.name, kind, study_id, params, tags)
     held = RunFolder.of(run_id, cell, study_id, config.given_tracking_uri)
     run = _Run(config, held, output, transformed, listener)
     return run_id, run.finish(max_restarts)
@@ -126,6 +129,7 @@ class _Run:
                 f"asked to end, and saved after step {self._preempted}; {self._how_to_go_on}"
             )
         tracking.log_metrics(config, run_id, taken)
+        tracking.finish_run(config, run_id, "FINISHED")  # as rank 0 has, if it could
         metrics = json.loads((self._output / RESULT_NAME).read_text())["metrics"]
         return {**metrics, **taken}
 
@@ -229,6 +233,16 @@ class _Recovery:
             self.metrics["lost_steps"] += max(self._done - self.resumed_from, 0)
             self._failed_at = None
         self._done = done
+
+
+def _new_folder(folder: Path, cell: Cell) -> tuple[Path, int]:
+    """A folder for a cell, and which attempt at it this is, counted from 1."""
+    output, attempt = folder / cell.slug, 1
+    while output.exists():
+        attempt += 1
+        output = folder / f"{cell.slug}-attempt{attempt}"
+    output.mkdir(parents=True)
+    return output, attempt
 
 
 def _refuse_unreachable_store(config: Config) -> None:

@@ -1,14 +1,16 @@
 """What the commands do, told by a narrator; ``run_everything`` is all of them in a row."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from pipelines.cell import Cell
-from pipelines.cli.narrator import Narrator, Task
+from pipelines.cli.narrator import Narrator
 from pipelines.config import Config
 from pipelines.dag import PipelineResult
 from pipelines.environments import find_python
@@ -44,7 +46,6 @@ def run_everything(config: Config, narrator: Narrator) -> "Report":
     get_workload(config, ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:
         pipeline(config, framework, narrator, study_id)
-    _ensure_parity(config, study_id, narrator)
     study(config, study_id, narrator)
     report = compare(config, narrator)
     narrator.say(f"Done in {time.perf_counter() - started:.0f} s.")
@@ -120,13 +121,14 @@ def train(
         from pipelines import tracking
         from pipelines.training_run import Listener, begin_run, resume_run
 
-        progress = _StudyProgress(task, cells=1)
+        def on_progress(cell: Cell, step: int, steps: int) -> None:
+            task.update(f"{cell.name}, step {step}/{steps}" if step else "starting", step, steps)
 
         def on_line(name: str, line: str) -> None:
             if follow:
                 narrator.say(f"[{name}] {line}")
 
-        listener = Listener(progress, on_line, narrator.say)
+        listener = Listener(on_progress, on_line, narrator.say)
         try:
             if resume is not None:
                 run_id, metrics = resume_run(
@@ -178,20 +180,32 @@ def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
 
 
 def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
-    """A short proof, unless the store has one for the same inputs and code.
+    """A short proof of every two strategies that will stand side by side.
 
     Asynchronous training, which nothing can be held to, needs none.
 
     Raises:
         ComparisonRefusedError: if the frameworks differ.
     """
+    synchronous = [
+        [name for name in config.strategies(each) if name not in ASYNCHRONOUS_STRATEGIES]
+        for each in FRAMEWORKS
+    ]
+    for names in product(*synchronous):
+        sides: dict[str, BaseModel] = {
+            each: getattr(config, each).model_copy(update={"strategy": name})
+            for each, name in zip(FRAMEWORKS, names, strict=True)
+        }
+        _ensure_parity_of(config.model_copy(update=sides), study_id, narrator)
+
+
+def _ensure_parity_of(config: Config, study_id: str, narrator: Narrator) -> None:
+    """A short proof, unless the store has one for the same inputs and code."""
     from pipelines import tracking
     from pipelines.parity.members import abridged
     from pipelines.parity.prove import require_passed
     from pipelines.parity.record import find_passed, parity_params
 
-    if any(config.strategy(each) in ASYNCHRONOUS_STRATEGIES for each in FRAMEWORKS):
-        return
     short = abridged(config)
     tracking.prepare_store(config)
     found = find_passed(tracking.read_runs(config), parity_params(short, _dataset(short).manifest))
@@ -203,37 +217,56 @@ def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
 
 
 def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
-    """Measure the matrix; returns the ids of the runs."""
+    """Measure what is not yet measured of the matrix; returns the ids of the runs.
+
+    Before the first cell, both frameworks must have been shown to compute the same.
+    """
     _check(config, FRAMEWORKS)
     dataset = _dataset(config)
+    _ensure_parity(config, study_id, narrator)
     needed, cores = max(config.study.workers) * config.study.threads_per_worker, available_cores()
     if needed > len(cores):
         narrator.say(
             f"note: {needed} threads will share {len(cores)} cores in the largest cells, "
             "whose scaling then shows the machine, not the frameworks"
         )
-    with narrator.task("study") as task:
-        from pipelines.study import plan, run_study
-        from pipelines.training_run import Listener
+    from pipelines.cli.study_view import StudyView
+    from pipelines.study import run_study
+    from pipelines.study_folder import StudyFolder
 
-        cells = len(list(plan(config)))
-        listener = Listener(_StudyProgress(task, cells), on_note=narrator.say)
-        run_ids = run_study(config, dataset, study_id, listener)
-        task.outcome = f"{cells} cells, {config.study.repeats} of each kind"
+    view = StudyView(narrator)
+    try:
+        with narrator.task("study", view) as task:
+            run_ids = run_study(config, dataset, study_id, view.listener(task))
+            task.outcome = f"{len(run_ids)} cells, {config.study.repeats} of each kind"
+    except KeyboardInterrupt:
+        narrator.say(f"go on with `tandem study --resume {StudyFolder.path(config, study_id)}`")
+        raise
     return run_ids
 
 
-def compare(config: Config, narrator: Narrator, study_name: str | None = None) -> "Report":
-    """Compare the latest study, print it, and write the report."""
+def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "Report":
+    """Compare studies, print what was found, and write the report.
+
+    ``names`` are those of studies, each followed by ``/ID`` or else meaning its latest execution;
+    without any it is the latest of the config's. The conclusions of one study go to its store too.
+    """
     with narrator.task("compare") as task:
         from pipelines import tracking
         from pipelines.compare import build_report, log_summaries, print_report, write_report
+        from pipelines.compare.collect import latest_study
 
-        if study_name is not None:
-            config = config.model_copy(update={"name": study_name})
-        records = tracking.read_runs(config)
-        report = build_report(records)
-        log_summaries(config, report, records)
+        asked = [name.partition("/") for name in names or [config.name]]
+        found = {}
+        for name in dict.fromkeys(name for name, _, _ in asked):
+            task.update(f"reading {name}")
+            found[name] = tracking.read_runs(config.model_copy(update={"name": name}))
+        study_ids = [study_id or latest_study(found[name]) for name, _, study_id in asked]
+        records = [run for runs in found.values() for run in runs]
+        report = build_report(records, study_ids)
+        if len(study_ids) == 1:
+            (name,) = found
+            log_summaries(config.model_copy(update={"name": name}), report, records)
         html, data = write_report(report, config.output)
         task.outcome = f"{html}, {data}"
     print_report(report, Console(stderr=True))
@@ -241,26 +274,6 @@ def compare(config: Config, narrator: Narrator, study_name: str | None = None) -
     narrator.say(f"Report: {html} (figures: {data})")
     narrator.say("`make ui` opens the runs in MLflow.")
     return report
-
-
-class _StudyProgress:
-    """One bar over all cells of a study, moving with the steps of each."""
-
-    def __init__(self, task: Task, cells: int) -> None:
-        self._task = task
-        self._cells = cells
-        self._seen: list[Cell] = []
-
-    def __call__(self, cell: Cell, step: int, steps: int) -> None:
-        if cell not in self._seen:
-            self._seen.append(cell)
-        done = len(self._seen) - 1
-        state = f"step {step}/{steps}" if step else "starting"
-        self._task.update(
-            f"{len(self._seen)}/{self._cells} {cell.name}, {state}",
-            done + step / steps,
-            self._cells,
-        )
 
 
 def _judged(config: Config, metrics: Mapping[str, float]) -> str:

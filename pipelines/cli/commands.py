@@ -45,8 +45,14 @@ HostsOption = Annotated[
 BandwidthOption = Annotated[
     str | None, typer.Option(help="Of each emulated host's link, such as 1gbit.")
 ]
-StudyOption = Annotated[
-    str | None, typer.Option("--study", help="MLflow experiment; by default the config's name.")
+StudiesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        metavar="NAME[/ID]",
+        help="MLflow experiment, by default the config's name, and which execution of it, by "
+        "default the latest; repeatable.",
+    ),
 ]
 
 
@@ -146,13 +152,8 @@ def train(
     asked = [*_network(hosts, bandwidth), *(overrides or [])]
     if resume is not None:
         from pipelines.cli.resume import config_to_resume
-        from pipelines.errors import InputError
 
-        if config != DEFAULT_CONFIG:
-            raise InputError(
-                f"--config {config}: a run goes on by its own; leave it out, and use --set for "
-                "what may change"
-            )
+        _refuse_other_config(config, resume)
         if strategy is not None:
             asked.append(f"{framework.value}.strategy={strategy}")
         loaded, workers = config_to_resume(resume, framework.value, workers, asked)
@@ -209,17 +210,29 @@ def study(
     config: ConfigOption = DEFAULT_CONFIG,
     hosts: HostsOption = None,
     bandwidth: BandwidthOption = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Go on with the study of this folder, by its own config.",
+        ),
+    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The matrix: frameworks x workers x repeats, interleaved, each cell in fresh processes."""
+    """The matrix: frameworks x strategies x workers x repeats, each cell in fresh processes."""
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
+    from pipelines.study_folder import StudyFolder
     from pipelines.tracking import new_study_id
 
-    study_id = new_study_id()
     asked = [*_network(hosts, bandwidth), *(overrides or [])]
-    run_ids = actions.study(_load(config, asked), study_id, Narrator())
+    if resume is not None:
+        _refuse_other_config(config, resume)
+        loaded, study_id = StudyFolder.to_resume(resume, asked)
+    else:
+        loaded, study_id = _load(config, asked), new_study_id()
+    run_ids = actions.study(loaded, study_id, Narrator())
     if as_json:
         typer.echo(json.dumps({"study_id": study_id, "mlflow_run_ids": run_ids}, indent=2))
 
@@ -227,7 +240,7 @@ def study(
 @app.command()
 def compare(
     config: ConfigOption = DEFAULT_CONFIG,
-    study_name: StudyOption = None,
+    studies: StudiesOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -235,7 +248,7 @@ def compare(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    report = actions.compare(_load(config, overrides), Narrator(), study_name)
+    report = actions.compare(_load(config, overrides), Narrator(), studies or ())
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
 
@@ -279,6 +292,16 @@ def _load_for(
     if strategy is not None:
         asked.append(f"{framework.value}.strategy={strategy}")
     return _load(path, asked)
+
+
+def _refuse_other_config(config: Path, resume: Path) -> None:
+    if config != DEFAULT_CONFIG:
+        from pipelines.errors import InputError
+
+        raise InputError(
+            f"--config {config}: what {resume} holds goes on by its own; leave it out, and use "
+            "--set for what may change"
+        )
 
 
 def _network(hosts: int | None, bandwidth: str | None) -> list[str]:

@@ -7,9 +7,10 @@ terminal a bar moves; elsewhere (a log file, CI) each task has a line when it be
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -43,8 +44,8 @@ class Narrator:
         self.console = Console(file=sys.stderr, highlight=False)
 
     @contextmanager
-    def task(self, title: str) -> Iterator[Task]:
-        """Show a task while the block runs, and leave one line of it behind."""
+    def task(self, title: str, view: RenderableType = "") -> Iterator[Task]:
+        """Show a task while the block runs, under a ``view``, and leave one line of it behind."""
         live = self.console.is_terminal
         if not live:
             self.console.print(f"  {title} ...")
@@ -55,12 +56,11 @@ class Narrator:
             TimeElapsedColumn(),
             TextColumn("{task.fields[detail]}", style="dim"),
             console=self.console,
-            transient=True,
-            disable=not live,
         )
+        shown = Group(*([view] if view else []), progress)
         started = time.perf_counter()
         try:
-            with progress:
+            with Live(shown, console=self.console, transient=True) if live else nullcontext():
                 task = Task(progress, title)
                 yield task
         except BaseException:

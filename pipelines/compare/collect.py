@@ -4,15 +4,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast, get_args
+from typing import NamedTuple
 
+from pipelines.cell import Cell
 from pipelines.compare.model import Unfinished
 from pipelines.compare.rules import contradicts
 from pipelines.errors import InputError
 from pipelines.runs import STUDY_TAG, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["THROUGHPUT", "CellKey", "Selection", "select"]
+__all__ = ["THROUGHPUT", "CellKey", "Selection", "latest_study", "select"]
 
 THROUGHPUT = "examples_per_second"
 """The metric that the matrix compares."""
@@ -29,9 +30,9 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """The runs of one study, sorted into what counts and what does not."""
+    """The runs of one study or several, sorted into what counts and what does not."""
 
-    study_id: str
+    study_ids: tuple[str, ...]
     cells: dict[CellKey, list[RunRecord]]
     """Finished runs by cell, in the order of their repeats."""
     pipelines: dict[Framework, RunRecord]
@@ -46,54 +47,68 @@ class Selection:
         return [run for runs in self.cells.values() for run in runs]
 
 
-def select(records: Sequence[RunRecord], study_id: str | None = None) -> Selection:
-    """Pick the runs of one study; ``study_id`` None means the latest.
+def select(records: Sequence[RunRecord], study_ids: Sequence[str] | None = None) -> Selection:
+    """Pick the runs of the named studies, by default of the latest.
 
     Raises:
         InputError: if there is no such study, or nothing at all to report.
     """
     cells = [run for run in records if run.kind == "cell"]
     pipelines = [run for run in records if run.kind == "pipeline"]
-    study_id = _study(cells, pipelines, study_id)
+    chosen_ids = _studies(cells, pipelines, study_ids)
 
-    kept, unfinished, superseded = _sort_out(run for run in cells if _study_of(run) == study_id)
+    kept, unfinished, superseded = _sort_out(run for run in cells if _study_of(run) in chosen_ids)
     groups: dict[CellKey, list[RunRecord]] = defaultdict(list)
-    for (key, _), run in sorted(kept.items()):
+    for (key, *_), run in sorted(kept.items()):
         groups[key].append(run)
 
     reference = next(iter(kept.values()), None)
-    chosen = _choose_pipelines(pipelines, study_id, reference)
+    chosen = _choose_pipelines(pipelines, chosen_ids, reference)
     for run in pipelines:
-        if _study_of(run) == study_id and run.status != "FINISHED":
+        if _study_of(run) in chosen_ids and run.status != "FINISHED":
             retried = run.params.get("framework") in chosen
             unfinished.append(_unfinished(run, "did not finish", retried))
-    return Selection(study_id, dict(groups), chosen, unfinished, superseded)
+    return Selection(chosen_ids, dict(groups), chosen, unfinished, superseded)
+
+
+def latest_study(records: Sequence[RunRecord]) -> str:
+    """The id of the newest study of an experiment, or of its newest pipelines if it has none.
+
+    Raises:
+        InputError: if nothing has been run.
+    """
+    cells = {_study_of(run) for run in records if run.kind == "cell"}
+    known = cells or {_study_of(run) for run in records if run.kind == "pipeline"}
+    if not known:
+        raise InputError(
+            "nothing to compare: no finished or failed run is tracked here; "
+            "`tandem study --config ...` makes some"
+        )
+    return max(known)
 
 
 def _study_of(run: RunRecord) -> str:
     return run.tags.get(STUDY_TAG, "")
 
 
-def _study(cells: list[RunRecord], pipelines: list[RunRecord], asked: str | None) -> str:
-    known = {_study_of(run) for run in cells} or {_study_of(run) for run in pipelines}
-    if not known:
-        raise InputError(
-            "nothing to compare: no finished or failed run is tracked here; "
-            "`tandem study --config ...` makes some"
-        )
+def _studies(
+    cells: list[RunRecord], pipelines: list[RunRecord], asked: Sequence[str] | None
+) -> tuple[str, ...]:
     if asked is None:
-        return max(known)
-    if asked not in known | {_study_of(run) for run in pipelines}:
-        raise InputError(f"no study '{asked}' is tracked here; there are: {_listed(known)}")
-    return asked
+        return (latest_study([*cells, *pipelines]),)
+    known = {_study_of(run) for run in [*cells, *pipelines]}
+    for study_id in asked:
+        if study_id not in known:
+            raise InputError(f"no study '{study_id}' is tracked here; there are: {_listed(known)}")
+    return tuple(dict.fromkeys(asked))
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in sorted(names, reverse=True))
 
 
-_Place = tuple[CellKey, int]
-"""A cell and a repeat within it."""
+_Place = tuple[CellKey, str, int]
+"""A cell, a study, and a repeat within it."""
 
 
 def _sort_out(
@@ -117,16 +132,11 @@ def _sort_out(
 
 
 def _place(run: RunRecord) -> _Place | None:
-    params = run.params
-    try:
-        framework, strategy = params["framework"], params["strategy"]
-        workers, repeat = int(params["workers"]), int(params["repeat"])
-        scaling = params["scaling"]
-    except (KeyError, ValueError):
+    cell = Cell.of_params(run.params)
+    if cell is None:
         return None
-    if framework not in get_args(Framework) or workers < 1:
-        return None
-    return CellKey(scaling, workers, cast(Framework, framework), strategy), repeat
+    key = CellKey(cell.scaling, cell.workers, cell.framework, cell.strategy)
+    return key, _study_of(run), cell.repeat
 
 
 def _why_not(run: RunRecord, place: _Place | None) -> str:
@@ -155,7 +165,7 @@ def _unfinished(run: RunRecord, reason: str, retried: bool) -> Unfinished:
 
 
 def _choose_pipelines(
-    pipelines: list[RunRecord], study_id: str, reference: RunRecord | None
+    pipelines: list[RunRecord], study_ids: Sequence[str], reference: RunRecord | None
 ) -> dict[Framework, RunRecord]:
     """The newest finished pipeline per framework: the study's own, else one that fits it.
 
@@ -168,7 +178,7 @@ def _choose_pipelines(
             for run in pipelines
             if run.status == "FINISHED" and run.params.get("framework") == framework
         ]
-        own = [run for run in finished if _study_of(run) == study_id]
+        own = [run for run in finished if _study_of(run) in study_ids]
         fitting = [
             run
             for run in finished

@@ -83,7 +83,9 @@ class Settings(Part):
     """Model family and preset, such as ``vision/tiny``."""
     threads_per_worker: int | None = None
     batch_size_per_worker: int | None = None
-    """Examples per worker and step."""
+    """Weak scaling: examples per worker and step."""
+    global_batch_size: int | None = None
+    """Strong scaling: examples per step over all workers."""
     reader: str | None = None
     """``shared``: Tandem's batch stream on both sides; ``native``: each framework's own."""
     steps: int | None = None
@@ -132,7 +134,7 @@ class Cell(Part):
 
 
 class ScalingPoint(Part):
-    """Weak scaling of one framework and strategy, against its own base case."""
+    """Scaling of one framework and strategy, against its own base case."""
 
     framework: Framework
     strategy: str

@@ -49,7 +49,7 @@ def notes(
         *_parity_notes(verdicts),
         *_missing_notes(selection.cells),
         *_superseded_notes(selection.superseded),
-        *_pipeline_notes(selection.study_id, selection.pipelines, bool(cells)),
+        *_pipeline_notes(selection.study_ids, selection.pipelines, bool(cells)),
     ]
 
 
@@ -121,12 +121,12 @@ def _superseded_notes(superseded: Sequence[RunRecord]) -> Iterable[str]:
 
 
 def _pipeline_notes(
-    study_id: str, pipelines: Mapping[Framework, RunRecord], in_a_study: bool
+    study_ids: Sequence[str], pipelines: Mapping[Framework, RunRecord], in_a_study: bool
 ) -> Iterable[str]:
     if pipelines:
         yield "Each pipeline ran once, so its seconds carry no interval."
     for framework, run in pipelines.items():
-        if in_a_study and run.tags.get(STUDY_TAG, "") != study_id:
+        if in_a_study and run.tags.get(STUDY_TAG, "") not in study_ids:
             yield (
                 f"{title(framework)}'s pipeline is not part of this study: it is the latest that "
                 "read the same dataset."

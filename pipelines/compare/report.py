@@ -20,42 +20,47 @@ from pipelines.compare.model import (
 from pipelines.compare.notes import notes
 from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.metrics import METRICS
-from pipelines.runs import COMPONENTS_TAG, RunRecord
+from pipelines.runs import COMPONENTS_TAG, RunRecord, batch_field
 from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = ["build_report"]
 
 _STAGE_SUFFIX = "_stage_seconds"
+_BATCH_SIZES = ("batch_size_per_worker", "global_batch_size")
 _STAGES = [name for name in METRICS if name.endswith(_STAGE_SUFFIX)]
 
 
-def build_report(records: Sequence[RunRecord], study_id: str | None = None) -> Report:
-    """Compare the runs of one study.
+def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None = None) -> Report:
+    """Compare the runs of one study, or of several that did the same work.
 
     Args:
-        records: all runs of the study's experiment, in any order; strangers are ignored.
-        study_id: which execution of the study; None means the latest.
+        records: all runs of the studies' experiments, in any order; strangers are ignored.
+        study_ids: which executions of the studies; None means the latest.
 
     Raises:
         InputError: if there is nothing to report.
         ComparisonRefusedError: if the runs did not do the same work, or nothing shows that the
             frameworks compute the same.
     """
-    selection = select(records, study_id)
+    selection = select(records, study_ids)
     check_cells(selection.cell_runs)
     check_pipelines(list(selection.pipelines.values()))
     verdicts = check_parity(selection.cell_runs, records)
 
     runs = [*selection.cell_runs, *selection.pipelines.values()]
     known = _first_values(runs or records)
+    fixed = {
+        batch_field(run.params["scaling"]): run.params.get(batch_field(run.params["scaling"]))
+        for run in selection.cell_runs
+    }
     cells = [summarise(key, members) for key, members in selection.cells.items()]
     scaling = scaling_points(cells)
     differences = differences_between(cells)
-    settings = _settings(known)
+    settings = _settings({**known, **dict.fromkeys(_BATCH_SIZES), **fixed})
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
     return Report(
-        study=known.get("study", ""),
-        study_id=selection.study_id,
+        study=_names(runs or records),
+        study_id=", ".join(selection.study_ids),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         findings=findings(cells, scaling, differences, pipelines, selection.unfinished),
         dataset=Dataset(
@@ -109,9 +114,13 @@ def _environment(known: Mapping[str, str], runs: Sequence[RunRecord]) -> Environ
     return Environment(hardware=known.get("hardware"), software=software)
 
 
-def _settings(known: Mapping[str, str]) -> Settings:
+def _names(runs: Sequence[RunRecord]) -> str:
+    return ", ".join(sorted({run.params["study"] for run in runs if "study" in run.params}))
+
+
+def _settings(known: Mapping[str, str | None]) -> Settings:
     """Safe to read from any run: the rules have seen that all agree."""
-    numbers = {"threads_per_worker", "batch_size_per_worker", "steps", "warmup_steps", "seed"}
+    numbers = {"threads_per_worker", "steps", "warmup_steps", "seed", *_BATCH_SIZES}
     return Settings.model_validate(
         {
             field: _integer(known.get(field)) if field in numbers else known.get(field)

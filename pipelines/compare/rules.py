@@ -11,6 +11,8 @@ from pipelines.runs import (
     PARITY_PASSED,
     PARITY_SIDE_FIELDS,
     RunRecord,
+    batch_field,
+    comparable_fields,
 )
 from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 
@@ -26,7 +28,13 @@ def check_cells(cells: Sequence[RunRecord]) -> None:
     Raises:
         ComparisonRefusedError: naming each field that differs, with its values by framework.
     """
-    _check(cells, COMPARABLE_FIELDS)
+    clauses, differences = _disagreements(cells, COMPARABLE_FIELDS)
+    for scaling in sorted({run.params["scaling"] for run in cells}):
+        alike = [run for run in cells if run.params["scaling"] == scaling]
+        more, found = _disagreements(alike, [batch_field(scaling)])
+        clauses += more
+        differences |= found
+    _refuse(clauses, differences)
 
 
 def check_pipelines(pipelines: Sequence[RunRecord]) -> None:
@@ -38,10 +46,10 @@ def check_pipelines(pipelines: Sequence[RunRecord]) -> None:
     recorded = {field for run in pipelines for field in run.params}
     fields = [
         field
-        for field in (*COMPARABLE_FIELDS, "workers")
+        for field in (*comparable_fields("weak"), "workers")
         if field == "dataset_fingerprint" or field in recorded
     ]
-    _check(pipelines, fields)
+    _refuse(*_disagreements(pipelines, fields))
 
 
 def check_parity(cells: Sequence[RunRecord], records: Iterable[RunRecord]) -> list[RunRecord]:
@@ -66,7 +74,7 @@ def contradicts(run: RunRecord, reference: RunRecord) -> bool:
     """Whether two runs both recorded some comparable field, and recorded it differently."""
     return any(
         run.params[field] != reference.params[field]
-        for field in COMPARABLE_FIELDS
+        for field in comparable_fields(reference.params.get("scaling", ""))
         if field in run.params and field in reference.params
     )
 
@@ -118,11 +126,14 @@ def _verdict_for(needed: dict[str, str], verdicts: Sequence[RunRecord]) -> RunRe
     raise ComparisonRefusedError(f"comparison refused: {said}; {mend}", {"parity": ["missing"]})
 
 
-def _check(runs: Sequence[RunRecord], fields: Iterable[str]) -> None:
-    if len(runs) < 2:
-        return  # one run alone is reported, not compared
+def _disagreements(
+    runs: Sequence[RunRecord], fields: Iterable[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """What to say of each field in which runs do not agree, and its values."""
     differences: dict[str, list[str]] = {}
     clauses: list[str] = []
+    if len(runs) < 2:
+        return clauses, differences  # one run alone is reported, not compared
     for field in fields:
         values = {run.params.get(field, NOT_RECORDED) for run in runs}
         if len(values) > 1:
@@ -132,6 +143,10 @@ def _check(runs: Sequence[RunRecord], fields: Iterable[str]) -> None:
         else:
             continue
         differences[field] = sorted(values)
+    return clauses, differences
+
+
+def _refuse(clauses: list[str], differences: dict[str, list[str]]) -> None:
     if differences:
         raise ComparisonRefusedError(f"comparison refused: {'; '.join(clauses)}", differences)
 

@@ -1,17 +1,19 @@
 import os
 import signal
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby
+from pathlib import Path
 
 import pytest
 
 from pipelines import tracking
-from pipelines.cell import Cell
-from pipelines.config import Config
-from pipelines.errors import PreemptedError, WorkError
+from pipelines.cell import Cell, cell_config
+from pipelines.config import Config, parse_config
+from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.ingest import Dataset
-from pipelines.study import plan, run_study
-from pipelines.training_run import Listener
+from pipelines.runs import ATTEMPT_TAG
+from pipelines.study import StudyListener, plan, run_study
+from pipelines.study_folder import StudyFolder
 
 STUDY = "20250601T120000Z"
 
@@ -63,9 +65,80 @@ def test_frameworks_alternate_and_so_does_who_goes_first(
         assert leaders[0::2] == [leaders[0]] * 2
         assert leaders[1::2] == [leaders[1]] * 2
         assert leaders[0] != leaders[1]
-    for repeat in range(4):
-        leaders = [first.framework for first, _ in pairs if first.repeat == repeat]
-        assert all(one != other for one, other in pairwise(leaders))
+
+
+def test_each_repeat_goes_through_the_places_in_an_order_of_its_own(
+    load_quickstart: Callable[..., Config],
+) -> None:
+    matrix = ("study.workers=[1, 2, 4]", "study.scaling=[weak, strong]", "study.repeats=6")
+    places = [(cell.repeat, cell.scaling, cell.workers) for cell in plan(load_quickstart(*matrix))]
+    orders = [
+        [place[1:] for place, _ in groupby(places) if place[0] == repeat] for repeat in range(6)
+    ]
+
+    assert all(len(order) == len(set(order)) == 6 for order in orders)
+    assert len({tuple(order) for order in orders}) > 3
+    again = plan(load_quickstart(*matrix))
+    assert [(cell.repeat, cell.scaling, cell.workers) for cell in again] == places
+    other = plan(load_quickstart(*matrix, "study.order_seed=1"))
+    assert [(cell.repeat, cell.scaling, cell.workers) for cell in other] != places
+
+
+def test_several_strategies_take_turns_and_the_turns_are_turned_round(
+    load_quickstart: Callable[..., Config],
+) -> None:
+    config = load_quickstart(
+        "study.workers=[2]",
+        "study.repeats=2",
+        "study.strategies.tf=[multi_worker_mirrored]",
+        "study.strategies.torch=[ddp, fsdp]",
+    )
+    strategies = [cell.strategy for cell in plan(config)]
+
+    assert strategies == [
+        *("multi_worker_mirrored", "ddp", "fsdp"),
+        *("fsdp", "ddp", "multi_worker_mirrored"),
+    ]
+
+
+def test_a_cell_of_strong_scaling_has_its_share_of_the_global_batch(
+    load_quickstart: Callable[..., Config],
+) -> None:
+    config = load_quickstart(
+        "study.workers=[1, 2, 4]",
+        "study.scaling=[weak, strong]",
+        "study.global_batch_size=128",
+        "study.strategies.torch=[fsdp]",
+    )
+    batches = {}
+    for cell in plan(config):
+        own = cell_config(config, cell)
+        assert cell_config(own, cell) == own
+        assert parse_config(own.model_dump(mode="json"), "its own") == own
+        assert own.strategy(cell.framework) == cell.strategy
+        batches[cell.scaling, cell.workers] = (
+            own.training.batch_size_per_worker,
+            own.global_batch_size(cell.workers),
+        )
+
+    assert batches == {
+        ("weak", 1): (16, 16), ("weak", 2): (16, 32), ("weak", 4): (16, 64),
+        ("strong", 1): (128, 128), ("strong", 2): (64, 128), ("strong", 4): (32, 128),
+    }  # fmt: skip
+
+
+def test_strong_scaling_shares_out_the_base_cases_batch_by_default(
+    load_quickstart: Callable[..., Config],
+) -> None:
+    assert load_quickstart("study.scaling=[strong]").strong_batch_size == 16
+    assert load_quickstart("study.scaling=[strong]", "study.workers=[2,4]").strong_batch_size == 32
+
+
+def test_a_global_batch_that_cannot_be_shared_is_refused(
+    load_quickstart: Callable[..., Config],
+) -> None:
+    with pytest.raises(InputError, match=r"study.global_batch_size: 3 workers cannot share 16 exa"):
+        load_quickstart("study.scaling=[strong]", "study.workers=[1,3]")
 
 
 def test_all_worker_counts_are_measured_before_any_is_repeated(
@@ -83,7 +156,7 @@ def test_a_study_measures_every_cell_of_its_plan_in_order(
     write_worker("finish()")
     steps: list[tuple[Cell, int, int]] = []
 
-    run_ids = run_study(config, digits, STUDY, Listener(lambda *said: steps.append(said)))
+    run_ids = run_study(config, digits, STUDY, StudyListener(lambda *said: steps.append(said)))
 
     cells = list(plan(config))
     runs = tracking.read_runs(config)
@@ -92,23 +165,115 @@ def test_a_study_measures_every_cell_of_its_plan_in_order(
     assert [cell for cell, _, _ in steps] == cells
     assert {run.kind for run in runs} == {"cell"}
     folder = config.output / "studies" / STUDY
-    assert {path.name for path in folder.iterdir()} == {cell.slug for cell in cells}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        cell.slug for cell in cells
+    }
 
 
-def test_a_failed_cell_ends_the_study_and_what_was_measured_stays(
+def test_a_cell_that_fails_is_tried_once_more_and_both_runs_are_kept(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    write_worker("finish()", "tf")
+    write_worker("finish() if 'attempt2' in output.name else sys.exit(3)", "torch")
+    notes: list[str] = []
+
+    run_ids = run_study(config, digits, STUDY, StudyListener(on_note=notes.append))
+
+    (note,) = notes
+    assert note.startswith("torch ddp x1 #1 failed, and is tried once more: ")
+    assert "exit code 3" in note
+    runs = {
+        (run.params["framework"], run.tags.get(ATTEMPT_TAG)): run
+        for run in tracking.read_runs(config)
+    }
+    assert {key: run.status for key, run in runs.items()} == {
+        ("tf", None): "FINISHED",
+        ("torch", None): "FAILED",
+        ("torch", "2"): "FINISHED",
+    }
+    assert set(run_ids) == {runs["tf", None].run_id, runs["torch", "2"].run_id}
+
+
+def test_a_cell_that_fails_twice_is_given_up_and_the_others_are_measured(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
     config = configure("study.workers=[1]", "study.repeats=2")
     write_worker("finish()", "tf")
     write_worker("sys.exit(3)", "torch")
+    failed: list[Cell] = []
 
-    with pytest.raises(WorkError, match="exit code 3"):
-        run_study(config, digits, STUDY, Listener())
+    with pytest.raises(WorkError, match=r"torch ddp x1: .*exit code 3.*--resume") as raised:
+        run_study(config, digits, STUDY, StudyListener(on_failed=failed.append))
 
-    first, second = tracking.read_runs(config)
-    assert (first.params["framework"], second.params["framework"]) == ("tf", "torch")
-    assert first.metrics["wall_seconds"] > 0
-    assert second.status == "FAILED"
+    assert str(raised.value).count("exit code 3") == 1
+    assert [cell.title for cell in failed] == ["torch ddp x1"]
+    ended = [(run.params["framework"], run.status) for run in tracking.read_runs(config)]
+    assert sorted(ended) == [("tf", "FINISHED")] * 2 + [("torch", "FAILED")] * 2
+
+
+def test_a_study_that_was_cut_off_goes_on_with_what_is_not_measured(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=2")
+    write_worker("emit(event='step', step=1, steps=12); finish()")
+    begun: list[Cell] = []
+
+    def interrupt(cell: Cell, step: int, steps: int) -> None:
+        if step and cell not in begun:
+            begun.append(cell)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, digits, STUDY, StudyListener(interrupt))
+    folder = StudyFolder.path(config, STUDY)
+    loaded, study_id = StudyFolder.to_resume(folder, [])
+    assert (loaded.digest(), study_id) == (config.digest(), STUDY)
+    measured: list[Cell] = []
+    before: list[Cell] = []
+    run_ids = run_study(
+        loaded,
+        digits,
+        study_id,
+        StudyListener(
+            on_planned=lambda cells, known: before.extend(
+                cell for cell, metrics in known.items() if metrics["wall_seconds"] > 0
+            ),
+            on_measured=lambda cell, metrics: measured.append(cell),
+        ),
+    )
+
+    cells = list(plan(config))
+    assert before == cells[:2]
+    assert measured == cells[2:]
+    ended = [(run.name, run.status) for run in tracking.read_runs(config)]
+    assert ended == [
+        *((cell.name, "FINISHED") for cell in cells[:2]),
+        (cells[2].name, "KILLED"),
+        *((cell.name, "FINISHED") for cell in cells[2:]),
+    ]
+    assert len(set(run_ids)) == 4
+
+
+def test_a_study_goes_on_only_with_what_it_was_begun_with(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    write_worker("finish()")
+    run_study(configure("study.workers=[1]", "study.repeats=1"), digits, STUDY, StudyListener())
+
+    with pytest.raises(InputError, match=r"precision is bfloat16 now, and was float32 in"):
+        run_study(
+            configure("study.workers=[1]", "training.precision=bfloat16"),
+            digits,
+            STUDY,
+            StudyListener(),
+        )
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no study there; .*study.json"):
+        StudyFolder.to_resume(tmp_path, [])
 
 
 def test_a_cell_that_was_asked_to_end_ends_the_study(
@@ -118,10 +283,8 @@ def test_a_cell_that_was_asked_to_end_ends_the_study(
     write_worker("finish()", "tf")
     write_worker("emit(event='preempted', step=6)", "torch")
 
-    with pytest.raises(
-        WorkError, match=r"was asked to end, and saved after step 6.* ends with it"
-    ) as raised:
-        run_study(config, digits, STUDY, Listener())
+    with pytest.raises(WorkError, match=r"asked to end in torch ddp x1 #.*--resume") as raised:
+        run_study(config, digits, STUDY, StudyListener())
 
     assert not isinstance(raised.value, PreemptedError)
     assert raised.value.exit_code == 1
@@ -149,7 +312,7 @@ def test_a_study_that_is_asked_to_end_while_a_cell_is_ending_measures_no_further
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises((WorkError, KeyboardInterrupt)):
-            run_study(config, digits, STUDY, Listener(ask_to_end))
+            run_study(config, digits, STUDY, StudyListener(ask_to_end))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -164,6 +327,6 @@ def test_what_a_cells_workers_say_of_it_reaches_the_listener(
     write_worker("finish()", "torch")
     notes: list[str] = []
 
-    run_study(config, digits, STUDY, Listener(on_note=notes.append))
+    run_study(config, digits, STUDY, StudyListener(on_note=notes.append))
 
     assert notes == ["step 4 could not be saved"]

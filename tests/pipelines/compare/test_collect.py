@@ -62,13 +62,13 @@ def test_the_latest_study_counts_unless_another_is_asked_for(study):
     study.cell("tf", rate=2, study="20250301T000000Z")
     study.cell("tf", rate=3, study="20250201T000000Z")
     assert build_report(study.runs).cells[0].repeats == [2]
-    assert build_report(study.runs, "20250101T000000Z").cells[0].repeats == [1]
+    assert build_report(study.runs, ["20250101T000000Z"]).cells[0].repeats == [1]
 
 
 def test_an_unknown_study_is_answered_with_those_there_are(study):
     study.cell("tf", study="20250101T000000Z")
     with pytest.raises(InputError, match=r"no study 'x'.*'20250101T000000Z'"):
-        build_report(study.runs, "x")
+        build_report(study.runs, ["x"])
 
 
 def test_strangers_and_summaries_are_ignored(study):

@@ -1,0 +1,52 @@
+"""What a study's folder says of it, so that the study can go on from there."""
+
+from pathlib import Path
+
+from pipelines.config import Config, load_config
+from pipelines.errors import InputError
+from pipelines.run_folder import CONFIG_NAME, FolderRecord
+
+__all__ = ["StudyFolder"]
+
+
+class StudyFolder(FolderRecord):
+    """Which execution of a study."""
+
+    file_name = "study.json"
+    writer = "study"
+
+    study_id: str
+    tracking_uri: str | None = None
+    """The store that has its runs, unless it is the default or its address holds a password."""
+
+    @classmethod
+    def to_resume(cls, folder: Path, overrides: list[str]) -> tuple[Config, str]:
+        """The configuration and the id of a folder's study, which is to go on.
+
+        Raises:
+            InputError: if there is none.
+        """
+        found = cls.find(folder)
+        if found is None:
+            raise InputError(
+                f"--resume {folder}: no study there; give a study's own folder, which holds "
+                f"{cls.file_name}, such as out/studies/ID"
+            )
+        where = [] if found.tracking_uri is None else [f"tracking.uri={found.tracking_uri}"]
+        return load_config(folder / CONFIG_NAME, [*where, *overrides]), found.study_id
+
+    @staticmethod
+    def path(config: Config, study_id: str) -> Path:
+        """Where one execution of a study keeps its cells."""
+        return config.output / "studies" / study_id
+
+    @classmethod
+    def begin(cls, config: Config, study_id: str) -> tuple[Path, bool]:
+        """The folder of a study, made if it is not there; whether it was begun before."""
+        folder = cls.path(config, study_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        if cls.find(folder) is not None:
+            return folder, True
+        config.dump(folder / CONFIG_NAME)
+        cls(study_id=study_id, tracking_uri=config.given_tracking_uri).write(folder)
+        return folder, False
