@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pipelines.cell import Cell, cell_params, run_identity
 from pipelines.config import Config
 from pipelines.ingest import Dataset
-from pipelines.runs import COMPARABLE_FIELDS, KIND_TAG, RunRecord
+from pipelines.runs import KIND_TAG, RunRecord, comparable_fields
 from pipelines.strategies import Framework
 
 
@@ -33,8 +33,8 @@ def test_every_field_that_runs_are_compared_by_is_logged_with_each_run(
     params = cell_params(quickstart, digits.manifest, Cell("torch", "ddp", workers=2))
 
     # The framework itself knows its build; all else is logged the same for both.
-    assert set(COMPARABLE_FIELDS) - set(params) == {"software_build"}
-    assert len(set(COMPARABLE_FIELDS)) == len(COMPARABLE_FIELDS)
+    assert set(comparable_fields("weak")) - set(params) == {"software_build"}
+    assert "global_batch_size" in comparable_fields("strong")
 
 
 def test_a_cells_parameters_say_what_was_trained_on_what(
@@ -59,7 +59,7 @@ def test_two_cells_of_one_study_agree_in_every_compared_field(
     one = cell_params(quickstart, digits.manifest, Cell("torch", "ddp", workers=1))
     two = cell_params(quickstart, digits.manifest, Cell("tf", "one_device", 2, repeat=1))
 
-    assert [name for name in COMPARABLE_FIELDS if one.get(name) != two.get(name)] == []
+    assert [name for name in comparable_fields("weak") if one.get(name) != two.get(name)] == []
 
 
 def test_a_run_that_would_train_otherwise_is_another_run(

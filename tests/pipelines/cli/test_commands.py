@@ -486,6 +486,18 @@ def test_compare_names_the_studies_there_are_when_asked_for_another(
     assert "quickstart" in message.partition("it has:")[2]
 
 
+def test_a_study_goes_on_from_a_folder_of_its_own(tandem: Tandem, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    message = error_of(tandem("study", "--resume", "empty"))
+    assert message.startswith("error: --resume empty: no study there; ")
+    assert "study.json" in message
+
+    message = error_of(tandem("study", *CONFIG, "--resume", "empty"))
+    assert "goes on by its own; leave it out" in message
+    assert files_in(tmp_path) == {}
+
+
 def interpreter(path: Path, program: str) -> str:
     path.write_text(f"#!/bin/sh\n{program}\n")
     path.chmod(0o755)

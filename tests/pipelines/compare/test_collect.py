@@ -3,7 +3,7 @@ import math
 import pytest
 
 from pipelines.compare import build_report
-from pipelines.errors import InputError
+from pipelines.errors import ComparisonRefusedError, InputError
 from pipelines.metrics import PHASES
 from pipelines.runs import KIND_TAG, RunRecord
 
@@ -63,6 +63,49 @@ def test_the_latest_study_counts_unless_another_is_asked_for(study):
     study.cell("tf", rate=3, study="20250201T000000Z")
     assert build_report(study.runs).cells[0].repeats == [2]
     assert build_report(study.runs, ["20250101T000000Z"]).cells[0].repeats == [1]
+
+
+def test_several_studies_are_put_together_repeat_by_repeat(study):
+    study.repeats("tf", 1, [100, 101], study="20250101T000000Z")
+    study.repeats("tf", 1, [102, 103], study="20250301T000000Z")
+    study.repeats("torch", 1, [300, 301], study="20250201T000000Z")
+    report = build_report(study.runs, ["20250101T000000Z", "20250201T000000Z"])
+    assert [cell.repeats for cell in report.cells] == [[100, 101], [300, 301]]
+    assert report.study_id == "20250101T000000Z, 20250201T000000Z"
+    three = ["20250101T000000Z", "20250301T000000Z", "20250201T000000Z"]
+    assert build_report(study.runs, three).cells[0].repeats == [100, 101, 102, 103]
+
+
+def test_studies_of_other_data_are_refused(study):
+    study.repeats("tf", 1, [100], study="20250101T000000Z")
+    study.repeats("tf", 1, [102], study="20250301T000000Z", dataset_fingerprint="cd34" * 16)
+    with pytest.raises(ComparisonRefusedError, match=r"dataset_fingerprint differs \(tf: ab12"):
+        build_report(study.runs, ["20250101T000000Z", "20250301T000000Z"])
+
+
+def test_strong_scaling_stands_beside_weak(study):
+    for framework in ("tf", "torch"):
+        study.repeats(framework, 1, [100, 101, 102])
+        study.repeats(framework, 2, [190, 191, 192])
+        for workers, rates in ((1, [100, 101, 102]), (2, [150, 151, 152])):
+            batch = {"batch_size_per_worker": str(64 // workers), "global_batch_size": "64"}
+            study.repeats(framework, workers, rates, scaling="strong", **batch)
+    report = build_report(study.runs)
+    efficiency = {(p.scaling, p.framework, p.workers): p.efficiency for p in report.scaling}
+    assert efficiency["weak", "tf", 2] == pytest.approx(191 / 101 / 2)
+    assert efficiency["strong", "torch", 2] == pytest.approx(151 / 101 / 2)
+    assert {(d.scaling, d.workers) for d in report.differences} == {
+        ("weak", 1), ("weak", 2), ("strong", 1), ("strong", 2),
+    }  # fmt: skip
+    assert report.settings.batch_size_per_worker == 64
+    assert report.settings.global_batch_size == 64
+
+
+def test_strong_scaling_with_two_global_batches_is_refused(study):
+    study.cell("tf", scaling="strong", global_batch_size="64")
+    study.cell("tf", 2, scaling="strong", global_batch_size="128")
+    with pytest.raises(ComparisonRefusedError, match=r"global_batch_size differs"):
+        build_report(study.runs)
 
 
 def test_an_unknown_study_is_answered_with_those_there_are(study):
