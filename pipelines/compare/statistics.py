@@ -8,6 +8,7 @@ acceleration. Resampling is seeded: the same runs always give the same report.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "interval_of_ratio",
     "median",
     "range_coverage",
+    "resampled_medians",
     "verdict",
 ]
 
@@ -40,7 +42,10 @@ def median(values: Sequence[float]) -> float | None:
 
 def interval_of_median(values: Sequence[float]) -> Interval | None:
     """Bootstrap 95 % interval of the median, or None below two finite values."""
-    return _bootstrap([_finite(values)], np.median)
+    values = _finite(values)
+    if len(values) < 2:
+        return None  # nothing to resample: an interval would be invented
+    return _interval(resampled_medians(values))
 
 
 def interval_of_ratio(above: Sequence[float], below: Sequence[float]) -> Interval | None:
@@ -49,13 +54,9 @@ def interval_of_ratio(above: Sequence[float], below: Sequence[float]) -> Interva
     None if a side has fewer than two finite values, or ``below`` one that is not positive.
     """
     above, below = _finite(above), _finite(below)
-    if any(value <= 0 for value in below):
+    if min(len(above), len(below)) < 2 or min(below) <= 0:
         return None
-
-    def ratio(a: Any, b: Any, axis: int) -> Any:
-        return np.median(a, axis=axis) / np.median(b, axis=axis)
-
-    return _bootstrap([above, below], ratio)
+    return _interval(resampled_medians(above) / resampled_medians(below, 1))
 
 
 def verdict(torch: Sequence[float], tf: Sequence[float]) -> Verdict:
@@ -94,17 +95,30 @@ def _welch(one: Any, other: Any) -> float:
     return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
 
 
-def _bootstrap(samples: list[list[float]], statistic: Any) -> Interval | None:
-    if any(len(sample) < 2 for sample in samples):
-        return None  # nothing to resample: an interval would be invented
-    result = stats.bootstrap(
-        samples,
-        statistic,
-        n_resamples=_RESAMPLES,
-        confidence_level=0.95,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(_SEED),
-    )
-    low, high = result.confidence_interval
+def _interval(resampled: Any) -> Interval:
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return float(low), float(high)
+
+
+def resampled_medians(values: Sequence[float], stream: int = 0) -> Any:
+    """Medians of resamples with replacement; those of another ``stream`` are independent of them.
+
+    The k-th smallest of n draws from n sorted values has the rank of the k-th smallest of n
+    uniform numbers, whose distribution is Beta(k, n + 1 - k) (David & Nagaraja, 2003, sec. 2.3).
+    To draw that takes a hundredth of the time of n draws and a search for their median.
+    """
+    ordered = np.sort(values)
+    below, above = _middle_ranks(len(ordered), stream)
+    return (ordered[below] + ordered[above]) / 2
+
+
+@cache
+def _middle_ranks(size: int, stream: int) -> tuple[Any, Any]:
+    """Of both middle values of each resample, which are one if their number is odd."""
+    rng = np.random.default_rng([_SEED, stream])
+    place = (size + 1) // 2
+    below = rng.beta(place, size + 1 - place, _RESAMPLES)
+    above = below
+    if size % 2 == 0:  # the smallest of the draws that lie above
+        above = below + (1 - below) * rng.beta(1, size - place, _RESAMPLES)
+    return (below * size).astype(int), (above * size).astype(int)

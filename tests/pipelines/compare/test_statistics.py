@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, bootstrap, ks_2samp
 
 from pipelines.compare import build_report
 from pipelines.compare.statistics import (
@@ -12,6 +12,7 @@ from pipelines.compare.statistics import (
     interval_of_ratio,
     median,
     range_coverage,
+    resampled_medians,
     verdict,
 )
 
@@ -62,6 +63,21 @@ def test_ratio_of_three_repeats_spans_the_extreme_ratios():
     assert interval_of_ratio([20.0, 22.0, 21.0], [10.0, 11.0, 10.5]) == pytest.approx(
         (20 / 11, 22 / 10)
     )
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 12, 25])
+def test_intervals_are_those_of_resampling_value_by_value(size):
+    rng = np.random.default_rng(size)
+    values, others = rng.lognormal(size=size), rng.lognormal(size=size)
+    drawn = bootstrap([values], np.median, method="percentile", rng=rng)
+    assert ks_2samp(drawn.bootstrap_distribution, resampled_medians(values)).statistic < 0.025
+
+    def ratio(above, below, axis):
+        return np.median(above, axis=axis) / np.median(below, axis=axis)
+
+    both = bootstrap([values, others], ratio, method="percentile", rng=rng)
+    ratios = resampled_medians(values) / resampled_medians(others, 1)
+    assert ks_2samp(both.bootstrap_distribution, ratios).statistic < 0.025
 
 
 def test_no_ratio_over_nothing():
