@@ -27,7 +27,7 @@ class Law(Part):
     """lambda: what one worker trains, examples per second."""
     base_throughput_interval95: Interval | None
     contention: float
-    """sigma: the share of the work that one worker at a time can do; 0 is none."""
+    """sigma: the share of the work that one worker at a time can do, 0 to 1."""
     contention_interval95: Interval | None
     coherency: float
     """kappa: the cost of each pair of workers keeping in step, in units of one worker's work."""

@@ -2,9 +2,10 @@
 
 n / X(n) = 1 / lambda + sigma / lambda (n - 1) + kappa / lambda n (n - 1)
 
-is linear in three figures none of which can be below 0, so that non-negative least squares finds
-the best fit there is, with no start to choose. It is fitted to the medians of each worker count,
-on relative residuals. Intervals come from resampling the repeats within each worker count.
+is linear in (1 - sigma) / lambda, sigma / lambda and kappa / lambda, none of which can be below 0,
+so that non-negative least squares finds the best fit there is, with no start to choose. It is
+fitted to the medians of each worker count, on relative residuals. Intervals come from resampling
+the repeats within each worker count.
 """
 
 import math
@@ -34,7 +35,7 @@ def fit_law(samples: Mapping[int, Sequence[float]]) -> Law | None:
     """Fit the law to the repeats of each worker count, examples per second.
 
     Values that are not finite and positive are left out; None if fewer than four worker counts
-    have any.
+    have any, or if throughput falls so fast that no law has it.
     """
     repeats = {workers: _usable(values) for workers, values in sorted(samples.items())}
     repeats = {workers: values for workers, values in repeats.items() if values.size}
@@ -43,6 +44,8 @@ def fit_law(samples: Mapping[int, Sequence[float]]) -> Law | None:
     workers = np.array([*repeats], dtype=np.float64)
     medians = np.array([np.median(values) for values in repeats.values()])
     solution = _solve(workers, medians)
+    if solution[0] == 0:
+        return None
     resampled = _resample(workers, [*repeats.values()])
     peak, peak_ends = _peak(solution), None
     if resampled is not None:
@@ -77,8 +80,11 @@ def _solve(workers: Floats, throughputs: Floats) -> Floats:
     """1 / lambda, sigma / lambda and kappa / lambda."""
     # Per worker and in units of each measured value: the residuals are relative ones.
     scale = throughputs / workers
-    solution, _ = nnls(_design(workers) * scale[:, None], np.ones_like(workers))
-    return np.asarray(solution)
+    (parallel, serial, pairs), _ = nnls(
+        np.column_stack([np.ones_like(workers), workers, workers * (workers - 1)]) * scale[:, None],
+        np.ones_like(workers),
+    )
+    return np.array([parallel + serial, serial, pairs])
 
 
 def _resample(workers: Floats, repeats: Sequence[Floats]) -> Floats | None:
@@ -88,7 +94,8 @@ def _resample(workers: Floats, repeats: Sequence[Floats]) -> Floats | None:
     rng = np.random.default_rng(_SEED)
     drawn = [rng.choice(values, (_RESAMPLES, values.size)) for values in repeats]
     medians = np.column_stack([np.median(values, axis=1) for values in drawn])
-    return np.array([_solve(workers, row) for row in medians])
+    solutions = np.array([_solve(workers, row) for row in medians])
+    return solutions[solutions[:, 0] > 0]
 
 
 def _parameters(solutions: Floats) -> Floats:
@@ -100,9 +107,9 @@ def _parameters(solutions: Floats) -> Floats:
 def _peak(solution: Floats) -> float:
     """The worker count beyond which throughput falls; infinite if it never does."""
     first, second, third = solution
-    if second >= first:  # workers only stand in each other's way
-        return 1.0
-    return math.inf if third == 0 else max(1.0, math.sqrt((first - second) / third))
+    if third == 0:
+        return math.inf
+    return max(1.0, math.sqrt((first - second) / third))
 
 
 def _throughput(workers: Floats, solutions: Floats) -> Floats:

@@ -69,7 +69,8 @@ def test_the_peak_is_where_throughput_is_greatest():
 
 
 def test_workers_that_only_hinder_each_other_have_their_peak_at_one():
-    law = fit_law(exact(1000.0, 1.5, 0.01))
+    law = fit_law({n: [100.0 / n] * 3 for n in COUNTS})
+    assert law.contention == pytest.approx(1)
     assert law.peak_workers == 1
     assert law.peak_workers_interval95 == (1, 1)
 
@@ -119,6 +120,10 @@ def test_the_same_repeats_always_give_the_same_law_in_any_order():
 )
 def test_there_is_no_law_of_fewer_than_four_worker_counts(samples):
     assert fit_law(samples) is None
+
+
+def test_there_is_no_law_of_throughput_that_falls_faster_than_any():
+    assert fit_law({n: [100.0 / n**4] * 3 for n in (2, 4, 8, 16)}) is None
 
 
 def test_one_repeat_has_a_law_but_no_interval():
