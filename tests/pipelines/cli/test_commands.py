@@ -27,7 +27,18 @@ TANDEM = [str(Path(sys.executable).with_name("tandem"))]
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("--set", "output=out", "--set", "training.steps=12", "--set", "training.warmup_steps=2")
 CONFIG = ("--config", str(QUICKSTART), *SMALL)
-COMMANDS = ("run", "ingest", "pipeline", "train", "parity", "study", "compare", "ui", "doctor")
+COMMANDS = (
+    "run",
+    "ingest",
+    "pipeline",
+    "train",
+    "parity",
+    "study",
+    "compare",
+    "predict",
+    "ui",
+    "doctor",
+)
 CONFIGURED = ("run", "ingest", "pipeline tf", "train torch", "parity", "study", "compare", "ui")
 HEAVY = (
     "jinja2",
