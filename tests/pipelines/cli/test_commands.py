@@ -39,7 +39,10 @@ COMMANDS = (
     "ui",
     "doctor",
 )
-CONFIGURED = ("run", "ingest", "pipeline tf", "train torch", "parity", "study", "compare", "ui")
+CONFIGURED = (
+    *("run", "ingest", "pipeline tf", "train torch", "parity", "study"),
+    *("compare", "predict --workers 8", "ui"),
+)
 HEAVY = (
     "jinja2",
     "mlflow",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import tracking
+from pipelines.cli import main
 from pipelines.config import load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.runs import STUDY_TAG
@@ -104,10 +105,13 @@ def test_studies_that_did_not_do_the_same_work_are_refused(tandem, tracked, worl
         (("--workers", "8", "--network", "1gbit", "--latency", "2"), "--latency 2: not a time"),
     ],
 )
-def test_a_wrong_option_is_one_line_that_names_it(tandem, tmp_path, options, told):
-    done = tandem(*options)
-
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith(f"error: {told}")
+def test_a_wrong_option_is_one_line_that_names_it(monkeypatch, tmp_path, capsys, options, told):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tandem", "predict", *options, "--config", str(QUICKSTART)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert said.err.splitlines()[-1].startswith(f"error: {told}")
     assert [*tmp_path.iterdir()] == []
