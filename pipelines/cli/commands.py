@@ -254,6 +254,32 @@ def compare(
 
 
 @app.command()
+def predict(
+    workers: Annotated[str, typer.Option(help="Worker counts, such as 8,64,256,1024.")],
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Of each worker's link, such as 100gbit or 100gbit,2us."),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What that link adds, such as 2us.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    study_name: StudyOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """From a study's measurements to larger worker counts: a prediction, with an interval."""
+    from pipelines.cli import predict as action
+    from pipelines.cli.narrator import Narrator
+
+    prediction = action.predict(
+        _load(config, overrides), Narrator(), workers, network, latency, study_name
+    )
+    if as_json:
+        typer.echo(prediction.model_dump_json(indent=2))
+
+
+@app.command()
 def ui(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = None,

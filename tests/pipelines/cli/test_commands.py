@@ -27,8 +27,22 @@ TANDEM = [str(Path(sys.executable).with_name("tandem"))]
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
 SMALL = ("--set", "output=out", "--set", "training.steps=12", "--set", "training.warmup_steps=2")
 CONFIG = ("--config", str(QUICKSTART), *SMALL)
-COMMANDS = ("run", "ingest", "pipeline", "train", "parity", "study", "compare", "ui", "doctor")
-CONFIGURED = ("run", "ingest", "pipeline tf", "train torch", "parity", "study", "compare", "ui")
+COMMANDS = (
+    "run",
+    "ingest",
+    "pipeline",
+    "train",
+    "parity",
+    "study",
+    "compare",
+    "predict",
+    "ui",
+    "doctor",
+)
+CONFIGURED = (
+    *("run", "ingest", "pipeline tf", "train torch", "parity", "study"),
+    *("compare", "predict --workers 8", "ui"),
+)
 HEAVY = (
     "jinja2",
     "mlflow",
