@@ -227,19 +227,26 @@ def compare(config: Config, narrator: Narrator, study_name: str | None = None) -
     """Compare the latest study, print it, and write the report."""
     with narrator.task("compare") as task:
         from pipelines import tracking
-        from pipelines.compare import build_report, log_summaries, print_report, write_report
+        from pipelines.compare import (
+            build_report,
+            log_chart_view,
+            log_summaries,
+            print_report,
+            write_report,
+        )
 
         if study_name is not None:
             config = config.model_copy(update={"name": study_name})
         records = tracking.read_runs(config)
         report = build_report(records)
         log_summaries(config, report, records)
+        log_chart_view(config, report)
         html, data = write_report(report, config.output)
         task.outcome = f"{html}, {data}"
     print_report(report, Console(stderr=True))
     narrator.say("")
     narrator.say(f"Report: {html} (figures: {data})")
-    narrator.say("`make ui` opens the runs in MLflow.")
+    narrator.say("`make ui` opens the charts in MLflow.")
     return report
 
 
