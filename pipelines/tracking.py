@@ -3,6 +3,7 @@
 One experiment per study; one flat run per cell, since nested runs stay collapsed in the UI and
 leave its charts empty. Rank 0 alone writes parameters and learning metrics; every rank's system
 metrics carry its rank. A run that was opened outside and named by ``MLFLOW_RUN_ID`` is continued.
+A tracking server that does not answer is a ``WorkError``, whichever function asked it.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.config import Config
-from pipelines.errors import InputError, PreemptedError
+from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
 from pipelines.ingest.dataset import Dataset
 from pipelines.run_folder import RunFolder
 from pipelines.runs import (
@@ -26,14 +27,17 @@ from pipelines.runs import (
     RunKind,
     RunRecord,
 )
+from pipelines.secrets import shown
 from pipelines.worker import Worker
 
 __all__ = [
     "RUN_ID_VARIABLE",
     "TrackedRun",
     "create_run",
+    "delete_runs",
     "ended_if_failed",
     "experiment_id",
+    "experiment_tags",
     "finish_run",
     "log_dataset",
     "log_files",
@@ -42,6 +46,7 @@ __all__ = [
     "prepare_store",
     "read_runs",
     "require_run",
+    "tag_experiment",
     "tracked_run",
 ]
 
@@ -49,7 +54,11 @@ RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 _SYSTEM_METRICS_SECONDS = 2.0
 _KIND_OF_EXPERIMENT = "mlflow.experimentKind"
 """Tells MLflow's UI to open the experiment on its runs, not on its pages for language models."""
+_COLOUR_TAG = "mlflow.runColor"
 _METRICS_PER_REQUEST = 1000
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+"""How long a server is waited for: a quarter of a minute where it refuses, some 70 s where it is
+silent. MLflow's own settings, 7 and 120 s, make that 4 and 20 minutes."""
 
 
 def new_study_id() -> str:
@@ -66,13 +75,8 @@ def prepare_store(config: Config) -> str:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     client = _client(config)
-    experiment = client.get_experiment_by_name(config.name)
+    experiment = _find_experiment(client, config)
     if experiment is not None:
-        if experiment.lifecycle_stage == "deleted":
-            raise InputError(
-                f"name: the MLflow experiment '{config.name}' was deleted in "
-                f"{config.shown_tracking_uri}; restore it there or give the study another name"
-            )
         return str(experiment.experiment_id)
     # A server knows where its artifacts go; a local database has to be told.
     location = (config.output / "artifacts").resolve().as_uri() if file else None
@@ -91,14 +95,25 @@ def experiment_id(config: Config) -> str:
     Raises:
         InputError: if nothing has been logged under the study's name.
     """
-    _require_store(config)
-    experiment = _client(config).get_experiment_by_name(config.name)
-    if experiment is None:
-        raise InputError(
-            f"name: {config.shown_tracking_uri} has no study '{config.name}'; "
-            "run one with `tandem run`"
-        )
-    return str(experiment.experiment_id)
+    return str(_require_experiment(config).experiment_id)
+
+
+def experiment_tags(config: Config) -> dict[str, str]:
+    """The tags of the study's experiment.
+
+    Raises:
+        InputError: if nothing has been logged under the study's name.
+    """
+    return dict(_require_experiment(config).tags)
+
+
+def tag_experiment(config: Config, name: str, value: str) -> None:
+    """Set a tag of the study's experiment, over the one that it may have.
+
+    Raises:
+        InputError: if nothing has been logged under the study's name.
+    """
+    _client(config).set_experiment_tag(experiment_id(config), name, value)
 
 
 def create_run(
@@ -107,14 +122,27 @@ def create_run(
     kind: RunKind,
     study_id: str,
     params: Mapping[str, object],
+    *,
+    colour: str | None = None,
     more_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Open a run and return its id; whoever finishes it is the caller's affair."""
+    """Open a run and return its id; whoever finishes it is the caller's affair.
+
+    With ``colour`` (``#RRGGBB``) the UI draws it so, instead of in one of its own.
+    """
     tags = {KIND_TAG: kind, STUDY_TAG: study_id, **(more_tags or {})}
+    if colour is not None:
+        tags[_COLOUR_TAG] = colour
     client = _client(config)
     run = client.create_run(prepare_store(config), run_name=name, tags=tags)
     _log_params(client, run.info.run_id, params)
     return str(run.info.run_id)
+
+
+def delete_runs(config: Config, run_ids: Iterable[str]) -> None:
+    """Delete runs in MLflow's sense: gone from lists and charts, and restorable."""
+    for run_id in run_ids:
+        _client(config).delete_run(run_id)
 
 
 def require_run(config: Config, run_id: str) -> None:
@@ -277,7 +305,7 @@ def tracked_run(
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    _quieten()
+    _set_defaults()
     held = RunFolder.find(folder)
     run_id = os.environ.get(RUN_ID_VARIABLE, "") or (held.run_id if held else "")
     if worker.is_chief:
@@ -316,12 +344,11 @@ def read_runs(config: Config) -> list[RunRecord]:
     """
     _require_store(config)
     client = _client(config)
-    name = config.name
-    experiment = client.get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(config.name)
     if experiment is None:
-        known = ", ".join(sorted(found.name for found in client.search_experiments()))
         raise InputError(
-            f"--study {name}: {config.shown_tracking_uri} has no such study; it has: {known}"
+            f"--study {config.name}: {config.shown_tracking_uri} has no such study; "
+            f"it has: {_known_experiments(client)}"
         )
     found: list[Any] = []
     token: str | None = None
@@ -345,12 +372,94 @@ def read_runs(config: Config) -> list[RunRecord]:
     ]
 
 
-def _client(config: Config) -> Any:
-    """A client of the study's store; clients share MLflow's own cache of connections."""
-    _quieten()
-    from mlflow import MlflowClient
+class _Client:
+    """MLflow's client of a study's store, whose failures to reach a server are one line."""
 
-    return MlflowClient(config.tracking_uri)
+    def __init__(self, config: Config) -> None:
+        from mlflow import MlflowClient
+
+        self._config = config
+        self._client = MlflowClient(config.tracking_uri)
+
+    def __getattr__(self, name: str) -> Any:
+        called = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            from mlflow.exceptions import MlflowException
+            from requests.exceptions import RequestException
+
+            try:
+                return called(*arguments, **options)
+            except (MlflowException, RequestException) as error:
+                failure = _failure_to_reach(self._config, error)
+                if failure is None:
+                    raise
+                # MLflow's own words hold the whole URI, with the password.
+                raise failure from None
+
+        return call
+
+
+def _client(config: Config) -> _Client:
+    """A client of the study's store; clients share MLflow's own cache of connections."""
+    _set_defaults()
+    return _Client(config)
+
+
+def _failure_to_reach(config: Config, error: Exception) -> TandemError | None:
+    """What to tell of an error that came from the way to the server, or None."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    where = f"tracking.uri: {config.shown_tracking_uri}"
+    chain: list[BaseException] = [error]
+    while deeper := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(deeper)
+    if any(isinstance(link, RequestException) for link in chain):
+        why = getattr(chain[-1], "strerror", None) or shown(str(chain[-1]))
+        return WorkError(f"{where} does not answer ({why}); start it there, or name another")
+    if not config.tracking_uri.startswith(("http://", "https://")):
+        return None
+    assert isinstance(error, MlflowException)
+    if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return InputError(
+            f"{where} refuses these credentials; give those of a user who may, in "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if str(error).startswith("API request to endpoint"):  # an answer, and not one of MLflow's
+        return WorkError(f"{where} does not answer as MLflow does; name an MLflow tracking server")
+    return None
+
+
+def _find_experiment(client: _Client, config: Config) -> Any:
+    """The study's experiment, or None.
+
+    Raises:
+        InputError: if it was deleted, which leaves its name taken.
+    """
+    experiment = client.get_experiment_by_name(config.name)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        raise InputError(
+            f"name: the MLflow experiment '{config.name}' was deleted in "
+            f"{config.shown_tracking_uri}; restore it there or give the study another name"
+        )
+    return experiment
+
+
+def _require_experiment(config: Config) -> Any:
+    _require_store(config)
+    client = _client(config)
+    experiment = _find_experiment(client, config)
+    if experiment is None:
+        raise InputError(
+            f"name: {config.shown_tracking_uri} has no study '{config.name}'; run one with "
+            f"`tandem run`, or name one that it has: {_known_experiments(client)}"
+        )
+    return experiment
+
+
+def _known_experiments(client: _Client) -> str:
+    return ", ".join(sorted(found.name for found in client.search_experiments()))
 
 
 def _database(config: Config) -> Path | None:
@@ -366,10 +475,12 @@ def _require_store(config: Config) -> None:
         raise InputError(f"{file}: no runs have been tracked here; make some with `tandem run`")
 
 
-def _quieten() -> None:
-    """No progress bars or migration logs between a command's own lines."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+def _set_defaults() -> None:
+    """MLflow's settings, where the environment has none: quiet, and of bounded patience."""
+    # No progress bars or migration logs between a command's own lines.
+    quiet = {"MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
+    for name, value in {**quiet, **_PATIENCE}.items():
+        os.environ.setdefault(name, value)
 
 
 def _log_params(client: Any, run_id: str, params: Mapping[str, object]) -> None:

@@ -62,7 +62,7 @@ def begin_run(
     output, attempt = _new_folder(folder, cell)
     params = cell_params(config, dataset.manifest, cell)
     tags = {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
-    run_id = tracking.create_run(config, cell.name, kind, study_id, params, tags)
+    run_id = tracking.create_run(config, cell.name, kind, study_id, params, more_tags=tags)
     held = RunFolder.of(run_id, cell, study_id, config.given_tracking_uri)
     run = _Run(config, held, output, transformed, listener)
     return run_id, run.finish(max_restarts)

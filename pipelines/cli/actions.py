@@ -253,7 +253,13 @@ def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "R
     """
     with narrator.task("compare") as task:
         from pipelines import tracking
-        from pipelines.compare import build_report, log_summaries, print_report, write_report
+        from pipelines.compare import (
+            build_report,
+            log_chart_view,
+            log_summaries,
+            print_report,
+            write_report,
+        )
         from pipelines.compare.collect import latest_study
 
         asked = [name.partition("/") for name in names or [config.name]]
@@ -265,14 +271,15 @@ def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "R
         records = [run for runs in found.values() for run in runs]
         report = build_report(records, study_ids)
         if len(study_ids) == 1:
-            (name,) = found
-            log_summaries(config.model_copy(update={"name": name}), report, records)
+            own = config.model_copy(update={"name": asked[0][0]})
+            log_summaries(own, report, records)
+            log_chart_view(own, report)
         html, data = write_report(report, config.output)
         task.outcome = f"{html}, {data}"
     print_report(report, Console(stderr=True))
     narrator.say("")
     narrator.say(f"Report: {html} (figures: {data})")
-    narrator.say("`make ui` opens the runs in MLflow.")
+    narrator.say("`make ui` opens the charts in MLflow.")
     return report
 
 

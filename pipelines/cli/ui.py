@@ -12,8 +12,10 @@ import webbrowser
 
 from rich.console import Console
 
+from pipelines.chart_view import runs_page
 from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.secrets import shown
 
 __all__ = ["serve_ui"]
 
@@ -25,12 +27,15 @@ def serve_ui(config: Config, port: int, browser: bool) -> None:
 
     Raises:
         InputError: if there is nothing to show, or the port is taken.
+        WorkError: if the tracking server does not answer.
     """
-    from pipelines.tracking import experiment_id
+    from pipelines.tracking import experiment_id, experiment_tags
 
     remote = config.tracking_uri.startswith(("http://", "https://"))
-    base = config.tracking_uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    address = f"{base}/#/experiments/{experiment_id(config)}/runs"
+    # Of a server's address without the credentials: it is printed, and on the browser's command
+    # line anyone could read it.
+    base = shown(config.tracking_uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    address = base + runs_page(experiment_id(config), experiment_tags(config))
     if not remote:
         _refuse_taken(port)
     Console(stderr=True).print(f"MLflow: {address}", soft_wrap=True, highlight=False)

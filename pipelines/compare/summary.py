@@ -1,43 +1,138 @@
-"""The comparison's own runs in MLflow: one per framework and strategy, a point per worker count.
+"""The comparison's own runs in MLflow: one per framework, strategy and kind of scaling.
 
-They let MLflow's charts draw scaling curves, which single cells cannot.
+Each has a point per worker count (the step is the number of workers), so MLflow's charts draw
+scaling curves, which single cells cannot. ``log_chart_view`` prepares those charts.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipelines import tracking
-from pipelines.compare.model import Report
+from pipelines.chart_view import SUMMARY_PARAM, VIEW_TAG, chart_view, encode_view
+from pipelines.compare.model import Cell, Report
+from pipelines.compare.plots import COLOURS
 from pipelines.config import Config
 from pipelines.runs import STUDY_TAG, RunRecord
+from pipelines.strategies import Framework
 
-__all__ = ["log_summaries"]
+__all__ = ["log_chart_view", "log_summaries"]
+
+_DIGEST_PARAM = "figures_sha256"
+_SHADES = (0.0, 0.45, 0.25, 0.6)
+"""How far towards white a framework's first, second ... curve is drawn: neighbours far apart."""
+
+_Points = dict[int, dict[str, float]]
+"""Workers -> metric -> median, or efficiency."""
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What one framework, strategy and kind of scaling came to."""
+
+    framework: Framework
+    strategy: str
+    scaling: str
+    colour: str
+    points: _Points
+
+    @property
+    def name(self) -> str:
+        """The run's name, and so the charts' legend, which is narrow: ``torch ddp weak``."""
+        return f"{self.framework} {self.strategy} {self.scaling}"
+
+    @property
+    def digest(self) -> str:
+        """The same for the same curve."""
+        content = json.dumps([self.name, self.colour, self.points], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def log_summaries(config: Config, report: Report, records: Sequence[RunRecord]) -> list[str]:
-    """Log the medians of a study, unless ``records`` show that it was done; returns run ids."""
-    if any(
-        record.kind == "summary" and record.tags.get(STUDY_TAG) == report.study_id
-        for record in records
-    ):
-        return []
-    run_ids = []
-    for framework, strategy in sorted({(cell.framework, cell.strategy) for cell in report.cells}):
-        params = {
-            "study": report.study,
-            "framework": framework,
-            "strategy": strategy,
-            "dataset_fingerprint": report.dataset.fingerprint,
-        }
-        name = f"{framework} {strategy} summary"
-        run_id = tracking.create_run(config, name, "summary", report.study_id, params)
-        for cell in report.cells:
-            if (cell.framework, cell.strategy) == (framework, strategy):
-                metrics = {"examples_per_second": cell.median}
-                tracking.log_metrics(config, run_id, metrics, step=cell.workers)
-        for point in report.scaling:
-            if (point.framework, point.strategy) == (framework, strategy):
-                metrics = {"scaling_efficiency": point.efficiency}
-                tracking.log_metrics(config, run_id, metrics, step=point.workers)
-        tracking.finish_run(config, run_id, "FINISHED")
-        run_ids.append(run_id)
-    return run_ids
+    """Log a study's curves, unless ``records`` hold them; returns the ids of the added runs.
+
+    What else summarises this study is superseded, for instance because it has gone on since, and
+    is deleted.
+    """
+    before = [
+        run
+        for run in records
+        if run.kind == "summary" and run.tags.get(STUDY_TAG) == report.study_id
+    ]
+    held = {run.params.get(_DIGEST_PARAM): run.run_id for run in before if run.status == "FINISHED"}
+    curves = _curves(report)
+    added = [_log(config, report, curve) for curve in curves if curve.digest not in held]
+    kept = {held[curve.digest] for curve in curves if curve.digest in held}
+    # Last, so that an interruption leaves one too many rather than none.
+    tracking.delete_runs(config, [run.run_id for run in before if run.run_id not in kept])
+    return added
+
+
+def log_chart_view(config: Config, report: Report) -> None:
+    """Make the curves of this study what the experiment's prepared charts show."""
+    curves = _curves(report)
+    if not curves:
+        return
+    highest: dict[str, float] = {}
+    for curve in curves:
+        for metrics in curve.points.values():
+            for name, value in metrics.items():
+                highest[name] = max(highest.get(name, 0.0), value)
+    most_workers = max(workers for curve in curves for workers in curve.points)
+    view = chart_view(report.study_id, most_workers, highest)
+    tracking.tag_experiment(config, VIEW_TAG, encode_view(view, report.created))
+
+
+def _curves(report: Report) -> list[_Curve]:
+    points: dict[tuple[Framework, str, str], _Points] = {}
+    for cell in report.cells:
+        curve = points.setdefault((cell.framework, cell.strategy, cell.scaling), {})
+        curve[cell.workers] = _medians(cell)
+    for point in report.scaling:
+        curve = points[point.framework, point.strategy, point.scaling]
+        curve[point.workers]["scaling_efficiency"] = point.efficiency
+    order = sorted(points)
+    curves = []
+    for key in order:
+        framework, strategy, scaling = key
+        place = [each for each in order if each[0] == framework].index(key)
+        shade = _SHADES[place % len(_SHADES)]
+        colour = _lightened(COLOURS[framework], shade)
+        curves.append(_Curve(framework, strategy, scaling, colour, points[key]))
+    return curves
+
+
+def _medians(cell: Cell) -> dict[str, float]:
+    values = {
+        "examples_per_second": cell.median,
+        "step_seconds": cell.step_seconds,
+        "wall_seconds": cell.wall_seconds,
+        **cell.eval_metrics,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _log(config: Config, report: Report, curve: _Curve) -> str:
+    params = {
+        "study": report.study,
+        SUMMARY_PARAM: report.study_id,
+        "framework": curve.framework,
+        "strategy": curve.strategy,
+        "scaling": curve.scaling,
+        "dataset_fingerprint": report.dataset.fingerprint,
+        _DIGEST_PARAM: curve.digest,
+    }
+    run_id = tracking.create_run(
+        config, curve.name, "summary", report.study_id, params, colour=curve.colour
+    )
+    for workers, metrics in sorted(curve.points.items()):
+        tracking.log_metrics(config, run_id, metrics, step=workers)
+    tracking.finish_run(config, run_id, "FINISHED")
+    return run_id
+
+
+def _lightened(colour: str, share: float) -> str:
+    """``#RRGGBB``, moved that share of the way to white."""
+    channels = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(value + share * (255 - value)):02X}" for value in channels)

@@ -1,6 +1,10 @@
 import json
+import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 from pipelines import tracking
 from pipelines.cell import Cell
 from pipelines.config import Config, load_config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.run_folder import RunFolder
 from pipelines.runs import KIND_TAG, PREEMPTED_TAG, RESUMED_TAG, STUDY_TAG
@@ -26,6 +30,29 @@ def client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(uri)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[int, bytes], str]]:
+    """Starts a server that answers everything alike; returns its URI, with credentials."""
+    servers: list[HTTPServer] = []
+
+    def start(status: int, body: bytes) -> str:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Answer))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://bob:secret@127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
@@ -131,6 +158,119 @@ def test_a_study_without_an_experiment_has_no_id(config: Config) -> None:
 
     with pytest.raises(InputError, match=f"has no study '{config.name}'; run one with"):
         tracking.experiment_id(config)
+
+
+def test_an_experiment_is_tagged_and_tagged_anew(config: Config) -> None:
+    tracking.prepare_store(config)
+
+    tracking.tag_experiment(config, "view", "first")
+    tracking.tag_experiment(config, "view", "second")
+
+    assert tracking.experiment_tags(config)["view"] == "second"
+
+
+def test_a_study_that_is_not_there_is_answered_with_the_known_ones(config: Config) -> None:
+    tracking.prepare_store(config.model_copy(update={"name": "night"}))
+
+    with pytest.raises(InputError, match=r"or name one that it has: .*night"):
+        tracking.experiment_tags(config)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        ((401, b"Who are you?"), InputError, "refuses these credentials; .*MLFLOW_TRACKING_USER"),
+        ((404, b"<html>Welcome</html>"), WorkError, "does not answer as MLflow does"),
+        ((200, b"<html>Welcome</html>"), WorkError, "does not answer as MLflow does"),
+    ],
+    ids=["refused", "not found", "a page"],
+)
+def test_a_server_that_answers_otherwise_is_named(
+    configure: Callable[..., Config],
+    serve: Callable[[int, bytes], str],
+    answer: tuple[int, bytes],
+    error: type[Exception],
+    said: str,
+) -> None:
+    config = configure(f"tracking.uri={serve(*answer)}")
+
+    with pytest.raises(error, match=f"^tracking.uri: http://[*]{{3}}@127.0.0.1:[0-9]+ {said}"):
+        tracking.read_runs(config)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        tracking.prepare_store,
+        tracking.read_runs,
+        tracking.experiment_id,
+        lambda config: tracking.log_metrics(config, "a run", {"eval_loss": 1.0}),
+        lambda config: tracking.require_run(config, "a run"),
+    ],
+    ids=["prepare_store", "read_runs", "experiment_id", "log_metrics", "require_run"],
+)
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    configure: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[Config], object],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = configure(f"tracking.uri=http://bob:secret@127.0.0.1:{port}")
+
+    with pytest.raises(WorkError) as raised:
+        ask(config)
+
+    assert str(raised.value) == (
+        f"tracking.uri: http://***@127.0.0.1:{port} does not answer (Connection refused); "
+        "start it there, or name another"
+    )
+
+
+def test_an_error_that_is_not_the_servers_stays_what_it_is(config: Config) -> None:
+    from mlflow.exceptions import MlflowException
+
+    tracking.prepare_store(config)
+
+    with pytest.raises(MlflowException, match="not found"):
+        tracking.finish_run(config, "0" * 32, "FINISHED")
+
+
+@pytest.mark.parametrize("given", [None, "5"], ids=["by default", "as the user says"])
+def test_a_server_is_waited_for_a_bounded_time(
+    config: Config, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.delenv(name, raising=False)
+    if given is not None:
+        monkeypatch.setenv(name, given)
+
+    tracking.prepare_store(config)
+
+    assert os.environ[name] == (given or "3")
+
+
+def test_deleted_runs_are_gone_from_the_study_and_can_be_restored(
+    config: Config, client: Any
+) -> None:
+    stays, goes = new_run(config), new_run(config)
+
+    tracking.delete_runs(config, [goes])
+    left = [run.run_id for run in tracking.read_runs(config)]
+    client.restore_run(goes)
+
+    assert left == [stays]
+    assert {run.run_id for run in tracking.read_runs(config)} == {stays, goes}
+
+
+def test_a_run_may_have_a_colour_of_its_own(config: Config) -> None:
+    tracking.create_run(config, "curve", "summary", STUDY, {}, colour="#5B5BD6")
+    tracking.create_run(config, "cell", "cell", STUDY, {})
+
+    colours = {run.name: run.tags.get("mlflow.runColor") for run in tracking.read_runs(config)}
+    assert colours == {"curve": "#5B5BD6", "cell": None}
 
 
 def test_an_unknown_study_is_answered_with_the_known_ones(config: Config) -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -169,6 +170,13 @@ def error_of(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
     assert errors == lines[-1:], done.stderr
     assert "Traceback" not in done.stderr
     return errors[0]
+
+
+def unused_port() -> int:
+    """One that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def alter(shard: Path) -> None:
@@ -487,6 +495,21 @@ def test_compare_without_a_finished_study_says_which_command_makes_one(
     assert "nothing to compare" in message
     assert "tandem study" in message
     assert list(files_in(tmp_path)) == ["out/mlflow.db"]
+
+
+@pytest.mark.parametrize("line", ["ui --no-browser", "compare", "train torch"])
+def test_a_tracking_server_that_does_not_answer_is_one_line(
+    tandem: Tandem, fake_torch: Callable[[str], dict[str, str]], line: str
+) -> None:
+    server = f"tracking.uri=http://bob:secret@127.0.0.1:{unused_port()}"
+    environment = fake_torch("") | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+    done = tandem(*line.split(), *CONFIG, "--set", server, **environment)
+
+    message = error_of(done, 1)
+    assert message.startswith("error: tracking.uri: http://***@127.0.0.1:")
+    assert "does not answer (Connection refused)" in message
+    assert "secret" not in done.stderr
 
 
 def test_compare_names_the_studies_there_are_when_asked_for_another(

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipelines.chart_view import VIEW_TAG
 from pipelines.cli.ui import serve_ui
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
@@ -160,11 +161,14 @@ def test_a_tracking_server_is_opened_rather_than_served(
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("pipelines.tracking.experiment_id", lambda config: "7")
-    config = load_quickstart("tracking.uri=http://tracking.example:8080/")
+    monkeypatch.setattr("pipelines.tracking.experiment_tags", lambda config: {VIEW_TAG: "{}"})
+    config = load_quickstart("tracking.uri=http://bob:secret@tracking.example:8080/")
 
     serve_ui(config, taken_port, browser=True)
     serve_ui(config, taken_port, browser=False)
 
-    assert len(opened) == 1
-    assert opened[0].startswith("http://tracking.example:8080/#/experiments/7")
+    assert opened == [
+        "http://tracking.example:8080/#/experiments/7/runs"
+        "?viewStateShareKey=tandem&compareRunsMode=CHART"
+    ]
     assert capsys.readouterr().err == f"MLflow: {opened[0]}\n" * 2
