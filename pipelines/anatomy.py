@@ -8,19 +8,22 @@ from pipelines import tracking
 from pipelines.anatomy_run import ALL_REDUCE_NAME, Variant
 from pipelines.cell import Cell, cell_params
 from pipelines.cluster import Layout
+from pipelines.collectives import Sample, fit_link
 from pipelines.config import Config
 from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
 from pipelines.preemption import Preemption
-from pipelines.ring import fit_ring
-from pipelines.run_folder import CONFIG_NAME, RESULT_NAME
+from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, fresh_folder
 from pipelines.runs import ALL_REDUCE_TAG
-from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, ONE_PROCESS_STRATEGIES
+from pipelines.strategies import WITHOUT_ALL_REDUCE
 from pipelines.training_run import Listener, refuse_unreachable_store
 from pipelines.transformed import transformed_examples
 
-__all__ = ["measure_anatomy"]
+__all__ = ["WITHOUT_ANATOMY", "measure_anatomy"]
+
+WITHOUT_ANATOMY = frozenset({"tpu"})
+"""Strategies in which no process can have a device for itself."""
 
 
 def measure_anatomy(
@@ -41,16 +44,15 @@ def measure_anatomy(
         PreemptedError: if it was asked to end.
         WorkError: if a worker failed, with its last lines.
     """
-    if cell.strategy == "tpu":
+    if cell.strategy in WITHOUT_ANATOMY:
         raise InputError(
             "tf.strategy: what a step under tpu consists of cannot be measured, since one process "
             "has all of its cores; use another strategy, or no anatomy"
         )
     refuse_unreachable_store(config)
     transformed = transformed_examples(config, dataset, cell.framework)
-    name = f"{cell.framework} {cell.strategy} x{cell.workers} anatomy"
-    output = folder / f"{cell.framework}-{cell.strategy}-{cell.scaling}-x{cell.workers}-anatomy"
-    output.mkdir(parents=True)
+    name = f"{cell.title} anatomy"
+    output, _ = fresh_folder(folder, f"{cell.kind_slug}-anatomy")
     resolved = config.dump(output / CONFIG_NAME)
     params = cell_params(config, dataset.manifest, cell)
     run_id = tracking.create_run(config, name, "anatomy", study_id, params)
@@ -86,12 +88,13 @@ def measure_anatomy(
 
     found, tags, wall_seconds = {}, {}, 0.0
     with tracking.ended_if_failed(config, run_id), Preemption().watched() as preemption:
-        if cell.workers > 1 and cell.strategy not in _WITHOUT_ALL_REDUCE:
+        if cell.workers > 1 and cell.strategy not in WITHOUT_ALL_REDUCE:
             by_size, wall_seconds = run("together", ALL_REDUCE_NAME, preemption)
-            ring = fit_ring(cell.workers, {int(size): took for size, took in by_size.items()})
+            samples = [Sample(cell.workers, int(size), took) for size, took in by_size.items()]
+            link, _ = fit_link(samples)
             found = {
-                "all_reduce_latency_seconds": ring.latency_seconds,
-                "all_reduce_seconds_per_byte": ring.seconds_per_byte,
+                "all_reduce_latency_seconds": link.latency_seconds,
+                "all_reduce_seconds_per_byte": link.seconds_per_byte,
             }
             tags = {ALL_REDUCE_TAG: json.dumps(by_size)}
         # Last, since it ends the run.
@@ -99,7 +102,3 @@ def measure_anatomy(
         found["wall_seconds"] = wall_seconds + seconds
         tracking.log_metrics(config, run_id, found, tags)
     return run_id
-
-
-_WITHOUT_ALL_REDUCE = ONE_PROCESS_STRATEGIES | ASYNCHRONOUS_STRATEGIES
-"""Their exchange is another: within a process, or with servers."""

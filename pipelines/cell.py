@@ -52,7 +52,12 @@ class Cell:
     @property
     def slug(self) -> str:
         """The name of the cell's folder."""
-        return f"{self.framework}-{self.strategy}-{self.scaling}-x{self.workers}-r{self.repeat + 1}"
+        return f"{self.kind_slug}-r{self.repeat + 1}"
+
+    @property
+    def kind_slug(self) -> str:
+        """What the folders of its repeats begin with."""
+        return f"{self.framework}-{self.strategy}-{self.scaling}-x{self.workers}"
 
 
 def cell_config(config: Config, cell: Cell) -> Config:

@@ -177,6 +177,8 @@ class StudyConfig(Section):
     times the smallest worker count, so that the base case is that of weak scaling."""
     repeats: PositiveInt = 3
     """Runs of each cell, fixed beforehand."""
+    anatomy: bool = True
+    """Whether each kind of cell is also taken apart, once: what its step's time consists of."""
     order_seed: Annotated[int, Field(ge=0)] = 0
     """Seeds the order in which a repeat goes through worker counts and kinds of scaling."""
     threads_per_worker: PositiveInt = 1

@@ -9,7 +9,14 @@ from pipelines.cell import Cell
 from pipelines.errors import InputError
 from pipelines.strategies import Framework
 
-__all__ = ["CONFIG_NAME", "DIVERGED_NAME", "RESULT_NAME", "FolderRecord", "RunFolder"]
+__all__ = [
+    "CONFIG_NAME",
+    "DIVERGED_NAME",
+    "RESULT_NAME",
+    "FolderRecord",
+    "RunFolder",
+    "fresh_folder",
+]
 
 CONFIG_NAME = "config.yaml"
 """The resolved configuration."""
@@ -98,3 +105,13 @@ class RunFolder(FolderRecord):
         if (folder / RESULT_NAME).exists():
             raise InputError(f"--resume {folder}: run {found.run_id} has ended; nothing is left")
         return found
+
+
+def fresh_folder(parent: Path, name: str) -> tuple[Path, int]:
+    """A new folder beside those of earlier attempts; which attempt this is, counted from 1."""
+    folder, attempt = parent / name, 1
+    while folder.exists():
+        attempt += 1
+        folder = parent / f"{name}-attempt{attempt}"
+    folder.mkdir(parents=True)
+    return folder, attempt

@@ -27,6 +27,8 @@ ONE_PROCESS_STRATEGIES = frozenset({"mirrored", "tpu"})
 """Those in which one process trains all the replicas of its host."""
 ASYNCHRONOUS_STRATEGIES = frozenset({"parameter_server"})
 """Those in which no two runs take the same steps, so that there is no parity to prove."""
+WITHOUT_ALL_REDUCE = ONE_PROCESS_STRATEGIES | ASYNCHRONOUS_STRATEGIES
+"""Those whose exchange is another: within a process, or with servers."""
 FIXED_WORKERS_STRATEGIES = frozenset(
     {"parameter_server", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"}
 )

@@ -6,10 +6,11 @@ that have no finished run there.
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 
 from pipelines import tracking
+from pipelines.anatomy import WITHOUT_ANATOMY, measure_anatomy
 from pipelines.cell import Cell, cell_config, cell_params
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
@@ -67,8 +68,9 @@ def run_study(
 ) -> list[str]:
     """Measure every cell that has not been measured; returns the ids of all cells' runs.
 
-    A cell that fails is tried once more. If it fails again, its further repeats are left out and
-    the others are measured; what was measured stays in any case.
+    Then each kind of cell is taken apart, if ``study.anatomy`` asks for it. A cell that fails is
+    tried once more. If it fails again, its further repeats are left out and the others are
+    measured; what was measured stays in any case.
 
     Raises:
         WorkError: if cells were given up, or the study was asked to end.
@@ -87,6 +89,7 @@ class _Study:
         self._listener = listener
         self._cells = list(plan(config))
         self._run_ids: dict[Cell, str] = {}
+        self._taken_apart: set[str] = set()
         self._failures: dict[str, str] = {}
         """Why, by the title of a cell that was given up."""
         tracking.prepare_store(config)
@@ -102,6 +105,9 @@ class _Study:
                 if preemption.asked:
                     raise WorkError(f"asked to end before {cell.name}; {self._how_to_go_on}")
                 self._measure(cell, preemption)
+            if self._config.study.anatomy:
+                for cell in self._to_take_apart():
+                    self._take_apart(cell, preemption)
         if self._failures:
             said = "; ".join(f"{title}: {why}" for title, why in self._failures.items())
             raise WorkError(f"cells failed: {said}; {self._how_to_go_on}")
@@ -115,9 +121,11 @@ class _Study:
         """Find what has been measured before; another's finished cells are no part of it."""
         measured: dict[Cell, RunRecord] = {}
         for run in records:
-            ours = run.kind == "cell" and run.tags.get(STUDY_TAG) == self._study_id
+            ended = run.tags.get(STUDY_TAG) == self._study_id and run.status == "FINISHED"
             cell = Cell.of_params(run.params)
-            if ours and run.status == "FINISHED" and cell in self._cells:
+            if ended and run.kind == "anatomy" and cell is not None:
+                self._taken_apart.add(cell.title)
+            if ended and run.kind == "cell" and cell in self._cells:
                 self._refuse_change(cell, run)
                 measured[cell] = run
         self._run_ids = {cell: run.run_id for cell, run in measured.items()}
@@ -135,29 +143,55 @@ class _Study:
                 )
 
     def _measure(self, cell: Cell, preemption: Preemption) -> None:
+        def train() -> None:
+            run_id, metrics = begin_run(
+                cell_config(self._config, cell),
+                self._dataset,
+                cell,
+                "cell",
+                self._study_id,
+                self._folder,
+                self._listener,
+            )
+            self._run_ids[cell] = run_id
+            self._listener.on_measured(cell, metrics)
+
+        if not self._try(train, cell.name, cell.title, preemption):
+            self._listener.on_failed(cell)
+
+    def _to_take_apart(self) -> list[Cell]:
+        """The first of each kind that was measured, but of those that were taken apart before."""
+        kinds: dict[str, Cell] = {}
+        for cell in self._cells:
+            if cell in self._run_ids and cell.strategy not in WITHOUT_ANATOMY:
+                kinds.setdefault(cell.title, replace(cell, repeat=0))
+        return [cell for title, cell in kinds.items() if title not in self._taken_apart]
+
+    def _take_apart(self, cell: Cell, preemption: Preemption) -> None:
+        def measure() -> None:
+            own = cell_config(self._config, cell)
+            measure_anatomy(own, self._dataset, cell, self._study_id, self._folder, self._listener)
+
+        name = f"{cell.title} anatomy"
+        if preemption.asked:
+            raise WorkError(f"asked to end before {name}; {self._how_to_go_on}")
+        self._try(measure, name, name, preemption)
+
+    def _try(self, work: Callable[[], None], name: str, kind: str, preemption: Preemption) -> bool:
+        """Whether it could be done at last; if not, its kind is given up."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                run_id, metrics = begin_run(
-                    cell_config(self._config, cell),
-                    self._dataset,
-                    cell,
-                    "cell",
-                    self._study_id,
-                    self._folder,
-                    self._listener,
-                )
+                work()
             except PreemptedError:
-                raise WorkError(f"asked to end in {cell.name}; {self._how_to_go_on}") from None
+                raise WorkError(f"asked to end in {name}; {self._how_to_go_on}") from None
             except WorkError as error:
                 if preemption.asked:
                     raise
                 if attempt < _ATTEMPTS and not isinstance(error, DivergedError):
-                    self._listener.on_note(f"{cell.name} failed, and is tried once more: {error}")
+                    self._listener.on_note(f"{name} failed, and is tried once more: {error}")
                     continue
-                self._failures[cell.title] = str(error)
-                self._listener.on_failed(cell)
-                self._listener.on_note(f"{cell.name} is given up: {error}")
-            else:
-                self._run_ids[cell] = run_id
-                self._listener.on_measured(cell, metrics)
-            return
+                self._failures[kind] = str(error)
+                self._listener.on_note(f"{name} is given up: {error}")
+                return False
+            return True
+        return False

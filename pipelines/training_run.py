@@ -16,7 +16,7 @@ from pipelines.errors import DivergedError, InputError, PreemptedError, WorkErro
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import OnLine, launch
 from pipelines.preemption import Preemption
-from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder
+from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder, fresh_folder
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
 from pipelines.transformed import transformed_examples
 
@@ -59,7 +59,7 @@ def begin_run(
     """
     refuse_unreachable_store(config)
     transformed = transformed_examples(config, dataset, cell.framework)
-    output, attempt = _new_folder(folder, cell)
+    output, attempt = fresh_folder(folder, cell.slug)
     params = cell_params(config, dataset.manifest, cell)
     tags = {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
     run_id = tracking.create_run(config, cell.name, kind, study_id, params, more_tags=tags)
@@ -246,13 +246,3 @@ class _Recovery:
             self.metrics["lost_steps"] += max(self._done - self.resumed_from, 0)
             self._failed_at = None
         self._done = done
-
-
-def _new_folder(folder: Path, cell: Cell) -> tuple[Path, int]:
-    """A folder for a cell, and which attempt at it this is, counted from 1."""
-    output, attempt = folder / cell.slug, 1
-    while output.exists():
-        attempt += 1
-        output = folder / f"{cell.slug}-attempt{attempt}"
-    output.mkdir(parents=True)
-    return output, attempt

@@ -264,7 +264,10 @@ def predict(
         str | None, typer.Option(metavar="TIME", help="What that link adds, such as 2us.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    study_name: StudyOption = None,
+    study_name: Annotated[
+        str | None,
+        typer.Option("--study", help="MLflow experiment; by default the config's name."),
+    ] = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

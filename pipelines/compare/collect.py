@@ -42,6 +42,11 @@ class Selection:
     """Finished runs of a repeat that a later run did again."""
 
     @property
+    def title(self) -> str:
+        """Their ids."""
+        return ", ".join(self.study_ids)
+
+    @property
     def cell_runs(self) -> list[RunRecord]:
         """Every run that counts for a cell."""
         return [run for runs in self.cells.values() for run in runs]

@@ -60,7 +60,7 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
     return Report(
         study=_names(runs or records),
-        study_id=", ".join(selection.study_ids),
+        study_id=selection.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         findings=findings(cells, scaling, differences, pipelines, selection.unfinished),
         dataset=Dataset(

@@ -10,24 +10,14 @@ from typing import NamedTuple, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.collectives import Sample
 from pipelines.compare.collect import Selection
 from pipelines.errors import InputError
-from pipelines.predict.collectives import Sample
-from pipelines.runs import STUDY_TAG, RunRecord
-from pipelines.strategies import (
-    ASYNCHRONOUS_STRATEGIES,
-    FRAMEWORK_TITLES,
-    ONE_PROCESS_STRATEGIES,
-    Framework,
-)
+from pipelines.runs import ALL_REDUCE_TAG, STUDY_TAG, RunRecord
+from pipelines.strategies import FRAMEWORK_TITLES, WITHOUT_ALL_REDUCE, Framework
 
-__all__ = ["WITHOUT_ALL_REDUCE", "Measured", "Step", "anatomies_of", "measurements"]
+__all__ = ["Measured", "Step", "anatomies_of", "measurements"]
 
-WITHOUT_ALL_REDUCE = ASYNCHRONOUS_STRATEGIES | ONE_PROCESS_STRATEGIES
-"""Strategies whose workers do not meet in an all-reduce over a network."""
-
-_ALL_REDUCE_TAG = "tandem.all_reduce"
-"""On such a run: JSON, bytes of a vector -> seconds of its all-reduce."""
 _GRADIENT_BYTES = {"float64": 8}
 _MIXED_AND_SINGLE_BYTES = 4
 """Mixed precision keeps its gradients in float32."""
@@ -114,14 +104,14 @@ class Measured:
         )
 
 
-def anatomies_of(records: Sequence[RunRecord], study_id: str) -> list[RunRecord]:
-    """The finished runs of a study that took steps apart."""
+def anatomies_of(records: Sequence[RunRecord], study_ids: Sequence[str]) -> list[RunRecord]:
+    """The finished runs of studies that took steps apart."""
     return [
         run
         for run in records
         if run.kind == "anatomy"
         and run.status == "FINISHED"
-        and run.tags.get(STUDY_TAG, "") == study_id
+        and run.tags.get(STUDY_TAG, "") in study_ids
     ]
 
 
@@ -137,7 +127,7 @@ def measurements(selection: Selection, anatomies: Sequence[RunRecord]) -> list[M
             series[key.scaling, key.framework, key.strategy][_place(runs[0])] = runs
     if not series:
         raise InputError(
-            f"study '{selection.study_id}' has no strategy whose workers meet in an all-reduce: "
+            f"study '{selection.title}' has no strategy whose workers meet in an all-reduce: "
             "run one with tf.strategy=multi_worker_mirrored and torch.strategy=ddp"
         )
     found = []
@@ -147,7 +137,7 @@ def measurements(selection: Selection, anatomies: Sequence[RunRecord]) -> list[M
         if not (measured.joint and measured.samples):
             raise InputError(
                 f"no anatomy of {FRAMEWORK_TITLES[framework]} {strategy}, {scaling} scaling, at 2 "
-                f"or more workers in study '{selection.study_id}': run `tandem study` with 2 or "
+                f"or more workers in study '{selection.title}': run `tandem study` with 2 or "
                 "more in study.workers"
             )
         found.append(measured)
@@ -201,5 +191,5 @@ def _gradient_bytes(anatomies: Sequence[RunRecord]) -> int:
 
 def _samples(run: RunRecord) -> list[Sample]:
     workers = int(run.params["workers"])
-    measured: dict[str, float] = json.loads(run.tags.get(_ALL_REDUCE_TAG, "{}"))
+    measured: dict[str, float] = json.loads(run.tags.get(ALL_REDUCE_TAG, "{}"))
     return [Sample(workers, float(size), seconds) for size, seconds in measured.items()]

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 from scipy.optimize import nnls
 
-from pipelines.predict.collectives import (
+from pipelines.collectives import (
     ALGORITHMS,
     Algorithm,
     Link,

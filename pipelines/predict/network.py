@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from pipelines.collectives import Link
 from pipelines.errors import InputError
-from pipelines.predict.collectives import Link
 
 __all__ = ["Network", "parse_network"]
 

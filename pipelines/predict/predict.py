@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.collectives import fit_link
 from pipelines.compare.collect import select
 from pipelines.compare.model import Interval
 from pipelines.compare.rules import check_cells, check_parity
 from pipelines.errors import InputError
-from pipelines.predict.collectives import fit_link
 from pipelines.predict.measured import (
-    WITHOUT_ALL_REDUCE,
     Measured,
     anatomies_of,
     measurements,
@@ -20,6 +19,7 @@ from pipelines.predict.network import Network
 from pipelines.predict.notes import notes
 from pipelines.predict.result import Basis, Forecast, Point, Prediction
 from pipelines.runs import RunRecord
+from pipelines.strategies import WITHOUT_ALL_REDUCE
 
 __all__ = ["predict"]
 
@@ -48,12 +48,12 @@ def predict(
         ComparisonRefusedError: if the runs did not do the same work, or nothing shows that the
             frameworks compute the same.
     """
-    selection = select(records, study_id)
+    selection = select(records, None if study_id is None else [study_id])
     if not selection.cells:
         raise InputError(
-            f"study '{selection.study_id}' has no finished cell: `tandem study` measures some"
+            f"study '{selection.title}' has no finished cell: `tandem study` measures some"
         )
-    anatomies = anatomies_of(records, selection.study_id)
+    anatomies = anatomies_of(records, selection.study_ids)
     check_cells([*selection.cell_runs, *anatomies])
     check_parity(selection.cell_runs, records)
     known = selection.cell_runs[0].params
@@ -66,7 +66,7 @@ def predict(
     forecasts = [_forecast(measured, workers, network) for measured in found]
     return Prediction(
         study=known.get("study", ""),
-        study_id=selection.study_id,
+        study_id=selection.title,
         network=network.name if network else "as measured",
         forecasts=forecasts,
         notes=notes(

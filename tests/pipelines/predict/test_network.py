@@ -1,8 +1,8 @@
 import pytest
 
+from pipelines.collectives import Link
 from pipelines.errors import InputError
 from pipelines.predict import parse_network
-from pipelines.predict.collectives import Link
 
 
 def test_a_rate_counts_in_bits_and_a_latency_in_seconds():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.predict.collectives import Link, Sample, all_reduce_seconds, fit_link
+from pipelines.collectives import Link, Sample, all_reduce_seconds, fit_link
 
 LINK = Link(latency_seconds=1e-5, seconds_per_byte=1e-9)
 counts = st.integers(2, 4096)
