@@ -86,6 +86,7 @@ def measure_anatomy(
             raise WorkError(f"{name} ended without a result ({output})")
         return json.loads((output / result).read_text()), seconds
 
+    listener.on_progress(cell, 0, config.training.steps)
     found, tags, wall_seconds = {}, {}, 0.0
     with tracking.ended_if_failed(config, run_id), Preemption().watched() as preemption:
         if cell.workers > 1 and cell.strategy not in WITHOUT_ALL_REDUCE:

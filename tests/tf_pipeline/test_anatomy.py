@@ -32,7 +32,7 @@ from tf_pipeline.anatomy import build_all_reduce
 from tf_pipeline.strategy import build_strategy
 
 worker = Worker.from_environment()
-strategy = build_strategy(load_config(Path("config.yaml")), worker)
+strategy = build_strategy(load_config(Path("{config}")), worker)
 all_reduce = build_all_reduce(strategy, 256)
 all_reduce(1)
 if worker.rank == 1:
@@ -63,7 +63,8 @@ def test_a_step_by_itself_is_the_training_loops(
     strategy = build_strategy(config, Worker())
     train(config, workload, strategy, Worker(), recorder, Unsaved())
 
-    step = build_step(config, workload, build_strategy(config, Worker()))
+    # As the loop does: one by one, operations round bfloat16 elsewhere.
+    step = tf.function(build_step(config, workload, build_strategy(config, Worker())))
     batches = SharedBatches(config, workload, "train", Worker())
     losses = [
         float(step(*tf.nest.map_structure(tf.constant, (features, target))))
@@ -105,9 +106,9 @@ def test_as_many_steps_are_computed_as_asked_all_on_the_first_batch(
 def test_an_all_reduce_waits_for_all_workers(
     run_workers: Callable[[str, int], list[str]], config: Config, tmp_path: Path
 ) -> None:
-    config.dump(tmp_path / "config.yaml")
+    path = config.dump(tmp_path / "config.yaml")
 
-    printed = run_workers(ALL_REDUCE, 2)
+    printed = run_workers(ALL_REDUCE.format(config=path), 2)
 
     seconds = [json.loads(output.splitlines()[-1]) for output in printed]
     assert seconds[0] > 0.5

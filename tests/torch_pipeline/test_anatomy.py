@@ -33,7 +33,7 @@ from torch_pipeline.anatomy import build_all_reduce
 from torch_pipeline.strategy import build_strategy
 
 worker = Worker.from_environment()
-strategy = build_strategy(load_config(Path("config.yaml")), worker)
+strategy = build_strategy(load_config(Path("{config}")), worker)
 all_reduce = build_all_reduce(strategy, 256)
 all_reduce(1)
 if worker.rank == 1:
@@ -106,9 +106,9 @@ def test_as_many_steps_are_computed_as_asked_all_on_the_first_batch(
 def test_an_all_reduce_waits_for_all_workers(
     run_workers: Callable[[str, int], list[str]], config: Config, tmp_path: Path
 ) -> None:
-    config.dump(tmp_path / "config.yaml")
+    path = config.dump(tmp_path / "config.yaml")
 
-    printed = run_workers(ALL_REDUCE, 2)
+    printed = run_workers(ALL_REDUCE.format(config=path), 2)
 
     seconds = [json.loads(output.splitlines()[-1]) for output in printed]
     assert seconds[0] > 0.5
