@@ -20,11 +20,11 @@ from pipelines import tracking
 from pipelines.anatomy import measure_anatomy
 from pipelines.cell import Cell
 from pipelines.compare import formats
+from pipelines.compare.prediction_model import Basis, Point
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset, ingest
 from pipelines.predict import predict
-from pipelines.predict.result import Basis, Point
 from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.study import plan
 from pipelines.training_run import Listener, begin_run

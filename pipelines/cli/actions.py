@@ -274,8 +274,8 @@ def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "R
             own = config.model_copy(update={"name": asked[0][0]})
             log_summaries(own, report, records)
             log_chart_view(own, report)
-        html, data = write_report(report, config.output)
-        task.outcome = f"{html}, {data}"
+        html, data, comment = write_report(report, config.output)
+        task.outcome = f"{html}, {data}, {comment}"
     print_report(report, Console(stderr=True))
     narrator.say("")
     narrator.say(f"Report: {html} (figures: {data})")

@@ -1,17 +1,22 @@
 """The figures of the matrix: one row per cell, its scaling, and the frameworks' difference."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from statistics import median
 
+from pipelines.cell import Cell as Place
 from pipelines.compare import formats, statistics
 from pipelines.compare.collect import THROUGHPUT, CellKey
-from pipelines.compare.model import Cell, Difference, ScalingPoint
+from pipelines.compare.model import Cell, Difference, FittedLaw, ScalingPoint, StepSplit
 from pipelines.compare.notes import few_repeats
-from pipelines.metrics import PHASES
+from pipelines.compare.scaling_law import fit_law
+from pipelines.metrics import METRICS, PHASES
 from pipelines.runs import RunRecord
+from pipelines.step_parts import step_parts
 from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, Framework
 
-__all__ = ["differences_between", "scaling_points", "summarise"]
+__all__ = ["differences_between", "fitted_laws", "scaling_points", "step_splits", "summarise"]
 
 
 def summarise(key: CellKey, runs: list[RunRecord]) -> Cell:
@@ -21,8 +26,8 @@ def summarise(key: CellKey, runs: list[RunRecord]) -> Cell:
         return statistics.median([run.metrics.get(metric, math.nan) for run in runs])
 
     repeats = [run.metrics[THROUGHPUT] for run in runs]
-    median = statistics.median(repeats)
-    assert median is not None, "select() keeps only runs with a finite throughput"
+    middle_rate = statistics.median(repeats)
+    assert middle_rate is not None, "select() keeps only runs with a finite throughput"
     phases = {phase: middle(phase) for phase in PHASES}
     return Cell(
         framework=key.framework,
@@ -30,7 +35,7 @@ def summarise(key: CellKey, runs: list[RunRecord]) -> Cell:
         workers=key.workers,
         scaling=key.scaling,
         repeats=repeats,
-        median=median,
+        median=middle_rate,
         interval95=statistics.interval_of_median(repeats),
         phases={phase: value for phase, value in phases.items() if value is not None},
         wall_seconds=middle("wall_seconds"),
@@ -54,10 +59,7 @@ def scaling_points(cells: Sequence[Cell]) -> list[ScalingPoint]:
     trains as many examples per second as it did in the base case.
     """
     points = []
-    series: dict[tuple[str, Framework, str], list[Cell]] = {}
-    for cell in cells:
-        series.setdefault((cell.scaling, cell.framework, cell.strategy), []).append(cell)
-    for members in series.values():
+    for members in _series(cells).values():
         base = min(members, key=lambda cell: cell.workers)
         for cell in sorted(members, key=lambda cell: cell.workers):
             growth = cell.workers / base.workers
@@ -78,6 +80,57 @@ def scaling_points(cells: Sequence[Cell]) -> list[ScalingPoint]:
                 )
             )
     return points
+
+
+def step_splits(cells: Sequence[Cell], anatomies: Sequence[RunRecord]) -> list[StepSplit]:
+    """Where a step's time goes, of each cell that was taken apart."""
+    by_kind: dict[CellKey, list[RunRecord]] = {}
+    for run in anatomies:
+        place = Place.of_params(run.params)
+        if place is not None:
+            key = CellKey(place.scaling, place.workers, place.framework, place.strategy)
+            by_kind.setdefault(key, []).append(run)
+    splits = []
+    for cell in cells:
+        runs = by_kind.get(CellKey(cell.scaling, cell.workers, cell.framework, cell.strategy), [])
+        if not runs or cell.step_seconds is None:
+            continue
+        timed_steps = int(runs[0].params["steps"]) - int(runs[0].params["warmup_steps"])
+        whole = {"step_seconds": cell.step_seconds}
+        if cell.data_wait_seconds is not None:
+            whole["data_wait_seconds"] = cell.data_wait_seconds
+        names = [name for name in METRICS if all(name in run.metrics for run in runs)]
+        anatomy = {name: median([run.metrics[name] for run in runs]) for name in names}
+        parts = step_parts(whole, anatomy, timed_steps)
+        splits.append(
+            StepSplit(
+                framework=cell.framework,
+                strategy=cell.strategy,
+                workers=cell.workers,
+                scaling=cell.scaling,
+                step_seconds=cell.step_seconds,
+                **dataclasses.asdict(parts),
+                mlflow_run_ids=[run.run_id for run in runs],
+            )
+        )
+    return splits
+
+
+def fitted_laws(cells: Sequence[Cell]) -> list[FittedLaw]:
+    """The Universal Scalability Law of each series that has enough worker counts."""
+    laws = []
+    for (scaling, framework, strategy), members in _series(cells).items():
+        law = fit_law({cell.workers: cell.repeats for cell in members})
+        if law is not None:
+            laws.append(FittedLaw(framework=framework, strategy=strategy, scaling=scaling, law=law))
+    return laws
+
+
+def _series(cells: Sequence[Cell]) -> dict[tuple[str, Framework, str], list[Cell]]:
+    series: dict[tuple[str, Framework, str], list[Cell]] = {}
+    for cell in cells:
+        series.setdefault((cell.scaling, cell.framework, cell.strategy), []).append(cell)
+    return series
 
 
 def differences_between(cells: Sequence[Cell]) -> list[Difference]:

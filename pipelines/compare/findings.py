@@ -10,6 +10,7 @@ from pipelines.compare.model import (
     Interval,
     PipelineRun,
     ScalingPoint,
+    StepSplit,
     Unfinished,
 )
 from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
@@ -31,13 +32,15 @@ def findings(
     cells: Sequence[Cell],
     scaling: Sequence[ScalingPoint],
     differences: Sequence[Difference],
+    splits: Sequence[StepSplit],
     pipelines: Mapping[Framework, PipelineRun],
     failed: Sequence[Unfinished],
 ) -> list[Finding]:
-    """Speed, scaling, and pipelines (or start-up, where no pipeline ran): what there is of them."""
+    """Speed, scaling, where time goes, and pipelines or else start-up: what there is of them."""
     answers = [
         _speed(cells, differences),
         _scaling(cells, scaling),
+        _step_split(cells, splits),
         _pipelines(pipelines) if pipelines else _start_up(cells),
     ]
     found = [answer for answer in answers if answer is not None]
@@ -99,8 +102,20 @@ def _speed(cells: Sequence[Cell], differences: Sequence[Difference]) -> Finding 
         statement += "; asynchronous training is not set against synchronous."
         return Finding(topic=topic, headline="Not compared", statement=statement)
     headline, comparison = _compared(difference)
-    sentences = [f"{statement}.", comparison, difference.remark]
+    elsewhere = _at_other_counts(difference, differences)
+    sentences = [f"{statement}.", comparison, *elsewhere, difference.remark]
     return Finding(topic=topic, headline=headline, statement=" ".join(filter(None, sentences)))
+
+
+def _at_other_counts(told: Difference, differences: Sequence[Difference]) -> list[str]:
+    """The same two strategies at the other worker counts, a sentence each."""
+    sentences = []
+    for other in differences:
+        same = (other.tf_strategy, other.torch_strategy) == (told.tf_strategy, told.torch_strategy)
+        if same and other.scaling == told.scaling and other.workers != told.workers:
+            headline, _ = _compared(other)
+            sentences.append(f"At {formats.workers(other.workers)}: {headline}.")
+    return sentences
 
 
 def _compared(difference: Difference) -> tuple[str, str]:
@@ -147,6 +162,40 @@ def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding 
         topic=f"Weak scaling, {base} to {formats.workers(most)}",
         headline=headline,
         statement=f"With a fixed batch per worker, {shares} of ideal throughput.",
+    )
+
+
+def _step_split(cells: Sequence[Cell], splits: Sequence[StepSplit]) -> Finding | None:
+    """Of the cells whose speed was told: computation, and the rest, the largest first."""
+    told = {(cell.framework, cell.strategy, cell.workers) for cell in _fastest(cells).values()}
+    found = {
+        split.framework: split
+        for split in splits
+        if (split.framework, split.strategy, split.workers) in told
+    }
+    if not found:
+        return None
+    sentences, shares = [], {}
+    for framework, split in found.items():
+        parts = {
+            "its training loop": split.host_seconds,
+            "input": split.input_seconds or 0.0,
+            "communication": split.communication_seconds,
+        }
+        shares[framework] = formats.percent(split.compute_seconds / split.step_seconds, 0)
+        others = ", ".join(
+            f"{formats.percent(seconds / split.step_seconds, 0)} {name}"
+            for name, seconds in sorted(parts.items(), key=lambda item: -item[1])
+        )
+        sentences.append(
+            f"Of {formats.title(framework)}'s step of {formats.milliseconds(split.step_seconds)}, "
+            f"{shares[framework]} is computation, {others}."
+        )
+    (workers,) = {split.workers for split in found.values()}
+    return Finding(
+        topic=f"Computing, of a step on {formats.workers(workers)}",
+        headline=_side_by_side(shares),
+        statement=" ".join(sentences),
     )
 
 

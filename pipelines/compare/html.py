@@ -19,6 +19,8 @@ def render_html(report: Report) -> str:
     charts = {
         "throughput": embed(plots.throughput(report), "throughput"),
         "efficiency": embed(plots.efficiency(report), "efficiency"),
+        "splits": embed(plots.splits(report), "splits"),
+        "outlook": embed(plots.outlook(report), "outlook"),
         "phases": embed(plots.phases(report), "phases"),
         "pipelines": embed(plots.pipelines(report), "pipelines"),
     }

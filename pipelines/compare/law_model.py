@@ -1,6 +1,6 @@
 """What the report holds of a scaling law: its parameters, their intervals, and its curve."""
 
-from pipelines.compare.model import Interval, Part
+from pipelines.compare.part import Interval, Part
 
 __all__ = ["Law", "LawPoint"]
 

@@ -6,8 +6,9 @@ misses nothing. ``null`` always means "not known", never zero.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from pipelines.compare.law_model import Law
+from pipelines.compare.part import Interval, Part
+from pipelines.compare.prediction_model import Prediction
 from pipelines.strategies import Framework
 
 __all__ = [
@@ -16,26 +17,19 @@ __all__ = [
     "Difference",
     "Environment",
     "Finding",
+    "FittedLaw",
     "Interval",
     "PipelineRun",
     "Report",
     "ScalingPoint",
     "Settings",
     "Software",
+    "StepSplit",
     "Unfinished",
     "Verdict",
 ]
 
-Interval = tuple[float, float]
-"""Lower and upper end of a bootstrap 95 % interval."""
-
 Verdict = Literal["torch faster", "tf faster", "no significant difference"]
-
-
-class Part(BaseModel):
-    """A part of the report: immutable, and closed to keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Finding(Part):
@@ -166,6 +160,39 @@ class Difference(Part):
     """Why the verdict says little, where it does."""
 
 
+class StepSplit(Part):
+    """Where the time of one cell's step goes: four parts, which add up to it.
+
+    Each is a difference of medians, and may be negative where it is small beside their spread.
+    """
+
+    framework: Framework
+    strategy: str
+    workers: int
+    scaling: str
+    step_seconds: float
+    """Median seconds of one timed step."""
+    compute_seconds: float
+    """Forward, backward and update on a batch in memory."""
+    host_seconds: float
+    """What the framework's training loop adds to that."""
+    input_seconds: float | None
+    """Waiting for the next batch; null: not measured, and part of the others."""
+    communication_seconds: float
+    """What the workers' exchange adds, where no computation hides it."""
+    mlflow_run_ids: list[str]
+    """The anatomies behind it."""
+
+
+class FittedLaw(Part):
+    """The Universal Scalability Law of one framework and strategy."""
+
+    framework: Framework
+    strategy: str
+    scaling: str
+    law: Law
+
+
 class PipelineRun(Part):
     """One execution of a framework's whole DAG."""
 
@@ -217,6 +244,12 @@ class Report(Part):
     scaling: list[ScalingPoint]
     differences: list[Difference]
     """Empty if only one framework ran."""
+    splits: list[StepSplit]
+    """Of the cells that were taken apart, in their order."""
+    laws: list[FittedLaw]
+    """Of the series with at least four worker counts."""
+    prediction: Prediction | None
+    """Worker counts that nobody measured; null if nothing says what communication costs."""
     pipelines: dict[Framework, PipelineRun]
     """Empty if no pipeline ran."""
     failed: list[Unfinished]

@@ -3,22 +3,24 @@
 from pathlib import Path
 
 from pipelines.compare.html import render_html
+from pipelines.compare.markdown import render_markdown
 from pipelines.compare.model import Report
 
 __all__ = ["write_report", "write_whole"]
 
 
-def write_report(report: Report, output: Path) -> tuple[Path, Path]:
-    """Write ``report.html`` and ``report.json`` into a folder, made if it is not there.
+def write_report(report: Report, output: Path) -> tuple[Path, Path, Path]:
+    """Write ``report.html``, ``report.json`` and ``report.md`` into a folder, made if need be.
 
     Returns:
-        The two paths, in that order.
+        The three paths, in that order.
     """
     output.mkdir(parents=True, exist_ok=True)
-    html, data = output / "report.html", output / "report.json"
+    html, data, comment = (output / f"report.{suffix}" for suffix in ("html", "json", "md"))
     write_whole(html, render_html(report))
     write_whole(data, report.model_dump_json(indent=2) + "\n")
-    return html, data
+    write_whole(comment, render_markdown(report))
+    return html, data, comment
 
 
 def write_whole(path: Path, text: str) -> None:

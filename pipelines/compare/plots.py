@@ -15,7 +15,16 @@ from pipelines.compare.model import Interval, Report
 from pipelines.metrics import PHASES
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["COLOURS", "efficiency", "phases", "pipelines", "styled", "throughput"]
+__all__ = [
+    "COLOURS",
+    "efficiency",
+    "outlook",
+    "phases",
+    "pipelines",
+    "splits",
+    "styled",
+    "throughput",
+]
 
 COLOURS: dict[Framework, str] = {"tf": "#E8710A", "torch": "#5B5BD6"}
 """Far apart in hue and in lightness, and legible on light and dark ground."""
@@ -36,6 +45,12 @@ _PHASE_COLOURS = dict(
     )
 )
 _OTHER = "#9AA0A6"
+_STEP_PARTS = (
+    ("compute", "compute_seconds", "#2E9E6B"),
+    ("training loop", "host_seconds", "#B8892F"),
+    ("input wait", "input_seconds", "#4677A8"),
+    ("communication", "communication_seconds", "#C9688F"),
+)
 _SPREAD = 0.16
 """Distance between neighbouring series at one worker count, in counts."""
 _ASIDE = 0.05
@@ -134,6 +149,99 @@ def phases(report: Report) -> go.Figure | None:
     return styled(figure, height=150 + 62 * len(cells))
 
 
+def splits(report: Report) -> go.Figure | None:
+    """Where a step's time goes: one stacked bar per cell that was taken apart."""
+    if not report.splits:
+        return None
+    several = len({(each.framework, each.strategy) for each in report.splits}) > len(
+        {each.framework for each in report.splits}
+    )
+    labels = [
+        f"{escape(formats.title(each.framework, each.strategy if several else ''))}"
+        f"<br>{formats.workers(each.workers)}{', strong' if each.scaling == 'strong' else ''}"
+        for each in report.splits
+    ]
+    figure = go.Figure()
+    for name, field, colour in _STEP_PARTS:
+        values = [1000 * (getattr(each, field) or 0.0) for each in report.splits]
+        _add_share(figure, name, labels, values, colour, "ms")
+    figure.update_layout(barmode="relative", bargap=0.35)
+    figure.update_xaxes(title="milliseconds of a step")
+    figure.update_yaxes(autorange="reversed")
+    return styled(figure, height=150 + 62 * len(labels))
+
+
+def outlook(report: Report) -> go.Figure | None:
+    """Beyond the measured worker counts: the fitted laws, and the prediction."""
+    forecasts = report.prediction.forecasts if report.prediction else []
+    if not report.laws and not forecasts:
+        return None
+    figure = go.Figure()
+    for name, framework, _, _, cells in _series(report.cells):
+        figure.add_scatter(
+            x=[cell.workers for cell in cells],
+            y=[cell.median for cell in cells],
+            mode="markers",
+            marker={"color": COLOURS[framework], "size": 10, "symbol": _MARKERS[framework]},
+            name=f"{name}, measured",
+            hovertemplate="%{x} workers, measured: %{y:,.0f}/s<extra></extra>",
+        )
+    for fitted in report.laws:
+        _add_line(
+            figure,
+            f"{_named(fitted)}, fitted law",
+            COLOURS[fitted.framework],
+            "dot",
+            [(point.workers, point.throughput, point.interval95) for point in fitted.law.curve],
+        )
+    for forecast in forecasts:
+        _add_line(
+            figure,
+            f"{_named(forecast)}, PREDICTED",
+            COLOURS[forecast.framework],
+            "dash",
+            [
+                (point.workers, point.examples_per_second, point.examples_per_second_interval95)
+                for point in forecast.points
+            ],
+        )
+    figure.update_xaxes(title="workers", type="log", dtick="D2")
+    figure.update_yaxes(title="examples/s", type="log", dtick="D2")
+    return styled(figure, height=420)
+
+
+def _named(row: Any) -> str:
+    return f"{escape(formats.title(row.framework, row.strategy))}{_kind(row.scaling)}"
+
+
+def _kind(scaling: str) -> str:
+    return ", strong" if scaling == "strong" else ""
+
+
+def _add_line(
+    figure: go.Figure,
+    name: str,
+    colour: str,
+    dash: str,
+    points: list[tuple[int, float, Interval | None]],
+) -> None:
+    figure.add_scatter(
+        x=[workers for workers, _, _ in points],
+        y=[rate for _, rate, _ in points],
+        error_y={
+            "type": "data",
+            "array": [ends[1] - rate if ends else 0 for _, rate, ends in points],
+            "arrayminus": [rate - ends[0] if ends else 0 for _, rate, ends in points],
+            "thickness": 1,
+            "width": 3,
+        },
+        mode="lines",
+        line={"color": colour, "width": 1.8, "dash": dash},
+        name=name,
+        hovertemplate=f"{name}<br>%{{x}} workers: %{{y:,.0f}}/s<extra></extra>",
+    )
+
+
 def pipelines(report: Report) -> go.Figure | None:
     """Seconds of each DAG stage, the frameworks side by side."""
     if not any(run.stages for run in report.pipelines.values()):
@@ -173,7 +281,7 @@ def _series(rows: Iterable[Any]) -> Iterable[tuple[str, Framework, str, float, l
         seen[framework] += 1
         shift = _SPREAD * (place - (len(order) - 1) / 2)
         # Plotly reads a subset of HTML in names, and a strategy's name comes from a parameter.
-        name = escape(formats.title(framework, strategy))
+        name = f"{escape(formats.title(framework, strategy))}{_kind(scaling)}"
         rows = sorted(members[framework, strategy, scaling], key=lambda row: row.workers)
         yield name, framework, dash, shift, rows
 
@@ -205,7 +313,12 @@ def _add_medians(
 
 
 def _add_share(
-    figure: go.Figure, name: str, labels: list[str], values: list[float], colour: str
+    figure: go.Figure,
+    name: str,
+    labels: list[str],
+    values: list[float],
+    colour: str,
+    unit: str = "s",
 ) -> None:
     figure.add_bar(
         y=labels,
@@ -213,7 +326,7 @@ def _add_share(
         name=name,
         orientation="h",
         marker={"color": colour},
-        hovertemplate=f"{name}: %{{x:.2f}} s<extra></extra>",
+        hovertemplate=f"{name}: %{{x:.2f}} {unit}<extra></extra>",
     )
 
 

@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from pipelines.compare import formats
-from pipelines.compare.cells import differences_between, scaling_points, summarise
-from pipelines.compare.collect import select
+from pipelines.compare.cells import (
+    differences_between,
+    fitted_laws,
+    scaling_points,
+    step_splits,
+    summarise,
+)
+from pipelines.compare.collect import Selection, select
 from pipelines.compare.findings import findings
 from pipelines.compare.model import (
     Dataset,
@@ -18,8 +24,12 @@ from pipelines.compare.model import (
     Software,
 )
 from pipelines.compare.notes import notes
+from pipelines.compare.prediction_model import Prediction
 from pipelines.compare.rules import check_cells, check_parity, check_pipelines
+from pipelines.errors import InputError
 from pipelines.metrics import METRICS
+from pipelines.predict.measured import anatomies_of
+from pipelines.predict.predict import predict
 from pipelines.runs import COMPONENTS_TAG, RunRecord, batch_field
 from pipelines.strategies import FRAMEWORKS, Framework
 
@@ -27,6 +37,8 @@ __all__ = ["build_report"]
 
 _STAGE_SUFFIX = "_stage_seconds"
 _BATCH_SIZES = ("batch_size_per_worker", "global_batch_size")
+_BEYOND = (2, 4, 8, 32)
+"""Times the most workers that were measured: what is predicted."""
 _STAGES = [name for name in METRICS if name.endswith(_STAGE_SUFFIX)]
 
 
@@ -43,7 +55,8 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
             frameworks compute the same.
     """
     selection = select(records, study_ids)
-    check_cells(selection.cell_runs)
+    anatomies = anatomies_of(records, selection.study_ids)
+    check_cells([*selection.cell_runs, *anatomies])
     check_pipelines(list(selection.pipelines.values()))
     verdicts = check_parity(selection.cell_runs, records)
 
@@ -56,13 +69,14 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
     cells = [summarise(key, members) for key, members in selection.cells.items()]
     scaling = scaling_points(cells)
     differences = differences_between(cells)
+    splits = step_splits(cells, anatomies)
     settings = _settings({**known, **dict.fromkeys(_BATCH_SIZES), **fixed})
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
     return Report(
         study=_names(runs or records),
         study_id=selection.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        findings=findings(cells, scaling, differences, pipelines, selection.unfinished),
+        findings=findings(cells, scaling, differences, splits, pipelines, selection.unfinished),
         dataset=Dataset(
             fingerprint=known.get("dataset_fingerprint"),
             rows=_integer(known.get("dataset_rows")),
@@ -73,10 +87,24 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
         cells=cells,
         scaling=scaling,
         differences=differences,
+        splits=splits,
+        laws=fitted_laws(cells),
+        prediction=_prediction(records, selection),
         pipelines=pipelines,
         failed=selection.unfinished,
         notes=notes(selection, settings, cells, scaling, verdicts),
     )
+
+
+def _prediction(records: Sequence[RunRecord], selection: Selection) -> Prediction | None:
+    """Of a few worker counts beyond the measured ones, if the study has what it takes."""
+    if len(selection.study_ids) > 1 or not selection.cells:
+        return None
+    most = max(key.workers for key in selection.cells)
+    try:
+        return predict(records, [most * factor for factor in _BEYOND], None, *selection.study_ids)
+    except InputError:  # nothing was taken apart on two workers or more
+        return None
 
 
 def _pipeline(run: RunRecord) -> PipelineRun:

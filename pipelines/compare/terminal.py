@@ -31,6 +31,7 @@ def print_report(report: Report, console: Console) -> None:
         _cells(report, wide) if report.cells else None,
         _scaling(report, wide) if any(p.workers > p.base_workers for p in report.scaling) else None,
         _differences(report) if report.differences else None,
+        _splits(report, wide) if report.splits else None,
         _pipelines(report) if report.pipelines else None,
         _failed(report) if report.failed else None,
     ]
@@ -70,8 +71,9 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _name(framework: Framework, strategy: str, wide: bool) -> Text:
+def _name(framework: Framework, strategy: str, scaling: str, wide: bool) -> Text:
     name = formats.title(framework, strategy) if wide else f"{framework} {strategy}"
+    name += ", strong" if scaling == "strong" else ""
     return Text(name, style=_STYLES[framework])
 
 
@@ -81,7 +83,7 @@ def _cells(report: Report, wide: bool) -> Table:
     table = _table("Training runs", *columns, *(["memory"] if wide else []))
     for cell in report.cells:
         table.add_row(
-            _name(cell.framework, cell.strategy, wide),
+            _name(cell.framework, cell.strategy, cell.scaling, wide),
             str(cell.workers),
             formats.rate(cell.median),
             formats.interval(cell.interval95),
@@ -101,7 +103,7 @@ def _scaling(report: Report, wide: bool) -> Table:
         if point.workers == point.base_workers:
             continue
         table.add_row(
-            _name(point.framework, point.strategy, wide),
+            _name(point.framework, point.strategy, point.scaling, wide),
             str(point.workers),
             str(point.base_workers),
             f"{point.speedup:.2f}",
@@ -118,11 +120,32 @@ def _differences(report: Report) -> Table:
     )  # fmt: skip
     for difference in report.differences:
         table.add_row(
-            Text(f"{difference.torch_strategy} / {difference.tf_strategy}"),
+            Text(
+                f"{difference.torch_strategy} / {difference.tf_strategy}"
+                f"{', strong' if difference.scaling == 'strong' else ''}"
+            ),
             str(difference.workers),
             f"{difference.ratio:.2f}",
             formats.interval(difference.interval95, "{:.2f}"),
             formats.verdict(difference.verdict),
+        )
+    return table
+
+
+def _splits(report: Report, wide: bool) -> Table:
+    table = _table(
+        "Where a step goes",
+        *("<framework, strategy", "workers", "step", "compute", "loop", "input", "communication"),
+    )
+    for split in report.splits:
+        parts = (
+            *(split.step_seconds, split.compute_seconds, split.host_seconds),
+            *(split.input_seconds, split.communication_seconds),
+        )
+        table.add_row(
+            _name(split.framework, split.strategy, split.scaling, wide),
+            str(split.workers),
+            *(formats.milliseconds(seconds) for seconds in parts),
         )
     return table
 

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from pipelines.compare.formats import milliseconds, title
+from pipelines.compare.prediction_model import Forecast
 from pipelines.predict.measured import Measured
 from pipelines.predict.network import Network
-from pipelines.predict.result import Forecast
 
 __all__ = ["notes"]
 

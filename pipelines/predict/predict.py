@@ -7,6 +7,7 @@ import numpy as np
 from pipelines.collectives import fit_link
 from pipelines.compare.collect import select
 from pipelines.compare.model import Interval
+from pipelines.compare.prediction_model import Basis, Forecast, Point, Prediction
 from pipelines.compare.rules import check_cells, check_parity
 from pipelines.errors import InputError
 from pipelines.predict.measured import (
@@ -17,7 +18,6 @@ from pipelines.predict.measured import (
 from pipelines.predict.model import StepModel, calibrate
 from pipelines.predict.network import Network
 from pipelines.predict.notes import notes
-from pipelines.predict.result import Basis, Forecast, Point, Prediction
 from pipelines.runs import RunRecord
 from pipelines.strategies import WITHOUT_ALL_REDUCE
 

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.compare import formats
-from pipelines.predict.result import Basis, Forecast, Point, Prediction
+from pipelines.compare.prediction_model import Basis, Forecast, Point, Prediction
 
 __all__ = ["print_prediction"]
 

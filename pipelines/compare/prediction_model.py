@@ -1,7 +1,7 @@
 """What ``tandem predict --json`` prints: predictions, and the measurements that they rest on."""
 
 from pipelines.collectives import Algorithm
-from pipelines.compare.model import Interval, Part
+from pipelines.compare.part import Interval, Part
 from pipelines.strategies import Framework
 
 __all__ = ["Basis", "Forecast", "Point", "Prediction"]
