@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,10 +51,11 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         replicas: Annotated[int, typer.Option(min=1, help="Devices of this process.")] = 1,
         transformed: Path | None = None,
         probe: Path | None = None,
+        anatomy: Literal["alone", "together"] | None = None,
     ) -> None:
         """Train and evaluate as one worker; rank, peers and threads come from the environment."""
         preemption = Preemption()
-        if probe is None:
+        if probe is None and anatomy is None:
             preemption.watch()
         loaded = load_config(config)  # before the framework's import, which takes seconds
         os.environ.update(slurm_variables(framework, os.environ))
@@ -65,6 +66,22 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         functions = Twin.load(framework)
         if probe is not None:
             run_probe(functions, loaded, Probe.load(probe), output, replicas)
+            return
+        if anatomy is not None:
+            from pipelines.anatomy_run import run_alone, run_together
+
+            if anatomy == "together":
+                run_together(functions, loaded, output)
+                return
+            run_alone(
+                functions,
+                loaded,
+                output=output,
+                scaling=scaling,
+                repeat=repeat,
+                study_id=study_id,
+                transformed=transformed,
+            )
             return
         run_worker(
             functions,

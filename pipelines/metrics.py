@@ -11,7 +11,7 @@ from typing import Literal
 
 __all__ = ["METRICS", "PHASES", "Metric", "reduce_over_workers"]
 
-Group = Literal["learning", "speed", "phase", "resource", "recovery", "pipeline"]
+Group = Literal["learning", "speed", "phase", "resource", "recovery", "anatomy", "pipeline"]
 Reduction = Literal["chief", "max", "mean", "sum"]
 
 _REDUCERS: dict[Reduction, Callable[[Sequence[float]], float]] = {
@@ -94,6 +94,16 @@ METRICS: dict[str, Metric] = _table(
            "steps done, as far as the workers had said, and done again after a restart"),
     Metric("recovery_seconds", "s", "recovery", "chief",
            "from noticing failures to the first new steps after them"),
+    Metric("lone_step_seconds", "s", "anatomy", "max",
+           "a step of as many workers side by side, each training by itself without collectives"),
+    Metric("lone_data_wait_seconds", "s", "anatomy", "max",
+           "the part of lone_step_seconds spent waiting for the next batch"),
+    Metric("compute_step_seconds", "s", "anatomy", "max",
+           "forward, backward and update on one batch in memory, nothing around them"),
+    Metric("all_reduce_latency_seconds", "s", "anatomy", "chief",
+           "a message between neighbours, by a ring's formula fitted to timed all-reduces"),
+    Metric("all_reduce_seconds_per_byte", "s/B", "anatomy", "chief",
+           "sending a byte to a neighbour, by the same formula"),
     Metric("pipeline_seconds", "s", "pipeline", "chief",
            "the framework's whole DAG, from start of its process to its end"),
     Metric("validate_stage_seconds", "s", "pipeline", "chief",

@@ -1,15 +1,16 @@
 """A tracked run as the rest of the program sees it, free of MLflow's own types.
 
-Five kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
+Six kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
 ``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG), ``parity``
-(one verdict on whether both frameworks compute the same) and ``summary`` (what ``compare``
-concluded).
+(one verdict on whether both frameworks compute the same), ``anatomy`` (what a cell's step
+consists of) and ``summary`` (what ``compare`` concluded).
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "ALL_REDUCE_TAG",
     "COMPARABLE_FIELDS",
     "COMPONENTS_TAG",
     "KIND_TAG",
@@ -23,13 +24,15 @@ __all__ = [
     "RunRecord",
 ]
 
-RunKind = Literal["cell", "train", "pipeline", "parity", "summary"]
+RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "summary"]
 
 KIND_TAG = "tandem.kind"
 STUDY_TAG = "tandem.study_id"
 """Which execution of the study a run belongs to; sorts by time."""
 COMPONENTS_TAG = "tandem.components"
 """On a pipeline's run: JSON, DAG component -> seconds."""
+ALL_REDUCE_TAG = "tandem.all_reduce"
+"""On an anatomy's run: JSON, bytes of a vector -> seconds of its all-reduce."""
 PREEMPTED_TAG = "tandem.preempted"
 """The step after which a run was last asked to end, and saved."""
 RESUMED_TAG = "tandem.resumed"
@@ -96,5 +99,5 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """Which of the five kinds this is, or an empty string for a stranger's run."""
+        """Which of the six kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

@@ -20,6 +20,8 @@ STRATEGIES: dict[Framework, tuple[str, ...]] = {
 }
 ALONE: dict[Framework, str] = {"tf": "one_device", "torch": "single"}
 """What one worker by itself trains with."""
+DATA_PARALLEL: dict[Framework, str] = {"tf": "multi_worker_mirrored", "torch": "ddp"}
+"""What several processes train with, each a whole model, their gradients summed."""
 SINGLE_WORKER_STRATEGIES = frozenset(ALONE.values())
 ONE_PROCESS_STRATEGIES = frozenset({"mirrored", "tpu"})
 """Those in which one process trains all the replicas of its host."""

@@ -20,7 +20,7 @@ from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder
 from pipelines.runs import PREEMPTED_TAG, RunKind
 from pipelines.transformed import transformed_examples
 
-__all__ = ["Listener", "begin_run", "resume_run"]
+__all__ = ["Listener", "begin_run", "refuse_unreachable_store", "resume_run"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def begin_run(
         DivergedError: if its loss is no longer finite.
         WorkError: if a worker failed, with its last lines.
     """
-    _refuse_unreachable_store(config)
+    refuse_unreachable_store(config)
     transformed = transformed_examples(config, dataset, cell.framework)
     output = folder / cell.slug
     output.mkdir(parents=True)
@@ -78,7 +78,7 @@ def resume_run(
     Raises:
         InputError: if the folder has no run that could go on.
     """
-    _refuse_unreachable_store(config)
+    refuse_unreachable_store(config)
     held = RunFolder.to_resume(folder).model_copy(update={"workers": workers})
     tracking.require_run(config, held.run_id)
     store = Checkpoints(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
@@ -86,6 +86,19 @@ def resume_run(
     transformed = transformed_examples(config, dataset, held.framework)
     run = _Run(config, held, folder, transformed, listener)
     return held.run_id, run.finish(max_restarts)
+
+
+def refuse_unreachable_store(config: Config) -> None:
+    """Refuse a tracking store that workers on emulated hosts could not write to.
+
+    Raises:
+        InputError: if there are such hosts, and the store is not a file.
+    """
+    if config.network.hosts > 1 and not config.tracking_uri.startswith("sqlite:"):
+        raise InputError(
+            f"tracking.uri: emulated hosts cannot reach {config.shown_tracking_uri}; "
+            "use a database file, such as sqlite:///out/mlflow.db"
+        )
 
 
 class _Run:
@@ -229,11 +242,3 @@ class _Recovery:
             self.metrics["lost_steps"] += max(self._done - self.resumed_from, 0)
             self._failed_at = None
         self._done = done
-
-
-def _refuse_unreachable_store(config: Config) -> None:
-    if config.network.hosts > 1 and not config.tracking_uri.startswith("sqlite:"):
-        raise InputError(
-            f"tracking.uri: emulated hosts cannot reach {config.shown_tracking_uri}; "
-            "use a database file, such as sqlite:///out/mlflow.db"
-        )

@@ -20,6 +20,7 @@ from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError
 from pipelines.ingest.dataset import Dataset
+from pipelines.ingest.manifest import Manifest
 from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import reduce_over_workers
 from pipelines.parity.probe import Probe, probed
@@ -32,7 +33,7 @@ from pipelines.twin import Twin
 from pipelines.worker import Worker
 from pipelines.workloads import get_workload
 
-__all__ = ["run_probe", "run_step", "run_worker"]
+__all__ = ["run_params", "run_probe", "run_step", "run_worker"]
 
 
 def run_worker(
@@ -69,13 +70,7 @@ def run_worker(
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
     cell = Cell(twin.framework, strategy_name, worker.all_replicas, scaling, repeat)
-    params = {
-        **cell_params(config, dataset.manifest, cell),
-        **twin.describe_software(),
-        "python_version": platform.python_version(),
-        "parameters": sum(value.size for value in workload.initial_weights(0).values()),
-        "training_flops_per_example": workload.training_flops_per_example(),
-    }
+    params = run_params(twin, config, dataset.manifest, cell)
     with ExitStack() as stack:
         with recorder.phase("tracking_seconds"):
             from pipelines.tracking import tracked_run
@@ -180,6 +175,18 @@ def run_probe(twin: Twin, config: Config, probe: Probe, output: Path, replicas: 
             **{f"metric/{name}": np.array(value) for name, value in evaluation.items()},
         }
         np.savez(output / TRACE_NAME, **written)
+
+
+def run_params(twin: Twin, config: Config, manifest: Manifest, cell: Cell) -> dict[str, object]:
+    """The parameters of a cell's run: the cell's, its software's and its model's."""
+    workload = get_workload(config, manifest)
+    return {
+        **cell_params(config, manifest, cell),
+        **twin.describe_software(),
+        "python_version": platform.python_version(),
+        "parameters": sum(value.size for value in workload.initial_weights(0).values()),
+        "training_flops_per_example": workload.training_flops_per_example(),
+    }
 
 
 def _over_workers(twin: Twin, strategy: Any, recorder: Recorder) -> dict[str, float]:

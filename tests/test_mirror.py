@@ -336,7 +336,15 @@ def test_whatever_reads_like_a_metric_is_in_the_table(package: str) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["worker_run.py", "recorder.py", "saver.py", "training_run.py", "workloads/evaluation.py"],
+    [
+        "anatomy.py",
+        "anatomy_run.py",
+        "worker_run.py",
+        "recorder.py",
+        "saver.py",
+        "training_run.py",
+        "workloads/evaluation.py",
+    ],
 )
 def test_what_both_share_names_only_metrics_of_the_table(file: str) -> None:
     said = {

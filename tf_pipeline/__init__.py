@@ -9,6 +9,7 @@ model               Keras layers                           ``nn.Module``
 optimizer           Keras's, their steps made PyTorch's    ``torch.optim``
 strategy            ``tf.distribute.Strategy``             Lightning ``Strategy``
 train               a loop over ``strategy.run``           ``LightningModule`` and ``Trainer``
+anatomy             steps of one call, without dispatch    steps of a bare loop
 evaluate            batch by batch; in the DAG, TFMA       batch by batch; in the DAG, exported
 export              SavedModel                             ``torch.export`` program
 pipeline            TFX components, ML Metadata            kfp components, typed artifacts

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -97,6 +98,8 @@ def _stacking(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tens
 
 
 def _one_device(config: Config, worker: Worker) -> tf.distribute.Strategy:
+    with suppress(RuntimeError):  # a process that has computed before keeps what it sees
+        _take_gpus(worker)
     return tf.distribute.OneDeviceStrategy("GPU:0" if _gpus() else "CPU:0")
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.recorder import Recorder, StepClock
-from pipelines.saver import Keeper
+from pipelines.saver import Keeper, Unsaved
 from pipelines.train_step import train_in_step
 from pipelines.worker import Worker
 from pipelines.workloads import Workload
@@ -28,7 +28,7 @@ from tf_pipeline.strategy import fence
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-__all__ = ["run_fn", "train"]
+__all__ = ["build_step", "run_fn", "train"]
 
 _POLICIES = {
     "float32": "float32",
@@ -93,6 +93,24 @@ def train(
     else:
         _train_one_by_one(step, batches, clock)
     return model
+
+
+def build_step(
+    config: Config, workload: Workload, strategy: tf.distribute.Strategy
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
+    """One step by itself, from the initial weights: takes a batch, updates, returns the loss.
+
+    Raises:
+        InputError: if the machine cannot train in the configured precision, or so compiled.
+    """
+    _set_precision(config)
+    with strategy.scope():
+        seed, recompute = config.training.seed, config.training.activation_checkpointing
+        model = build_model(workload, seed, recompute)
+        optimizer = build_optimizer(config, model)
+    _refuse_uncompilable(config, strategy, model)
+    step = _Step(config, workload, strategy, model, optimizer, Recorder(), Unsaved())
+    return lambda features, target: _local_mean(strategy, step.run(features, target)[0])
 
 
 def run_fn(fn_args: "FnArgs") -> None:

@@ -9,6 +9,7 @@ model               ``nn.Module``                          Keras layers
 optimizer           ``torch.optim``                        Keras's, their steps made PyTorch's
 strategy            Lightning ``Strategy``                 ``tf.distribute.Strategy``
 train               ``LightningModule`` and ``Trainer``    a loop over ``strategy.run``
+anatomy             steps of a bare loop                   steps of one call, without dispatch
 evaluate            batch by batch; in the DAG, exported   batch by batch; in the DAG, TFMA
 export              ``torch.export`` program               SavedModel
 pipeline            kfp components, typed artifacts        TFX components, ML Metadata

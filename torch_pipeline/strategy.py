@@ -69,7 +69,7 @@ def gather_over_workers(
 def fence(strategy: Strategy) -> None:
     """Wait until this worker's devices have finished what was issued."""
     if torch.cuda.is_available():
-        torch.cuda.synchronize(strategy.root_device)
+        torch.cuda.synchronize(_device())
 
 
 def describe_software() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Training: a ``LightningModule`` under a ``Trainer``, which serves every strategy."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torch_pipeline.optimizer import build_optimizer, global_norm
 from torch_pipeline.sharding import Fsdp, Zero, ZeroPrecision, is_sharded, whole_state
 from torch_pipeline.strategy import fence
 
-__all__ = ["train"]
+__all__ = ["build_step", "train"]
 
 _Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -52,15 +52,7 @@ def train(
         InputError: if the machine cannot train in the configured precision.
     """
     training = config.training
-    if training.precision == "float16" and not torch.cuda.is_available():
-        raise InputError("training.precision: float16 needs a GPU; bfloat16 runs on any machine")
-    if training.precision == "float16" and is_sharded(strategy):
-        raise InputError(
-            f"training.precision: float16's scaling of the loss does not suit the shards of "
-            f"{config.torch.strategy}; take bfloat16"
-        )
-    # On by default here for convolutions, and in TensorFlow: it rounds factors to ten bits.
-    torch.backends.cudnn.allow_tf32 = False
+    _set_precision(config, strategy)
     clock = StepClock(
         recorder,
         steps=training.steps,
@@ -101,6 +93,60 @@ def train(
             model = build_model(workload, training.seed, training.activation_checkpointing)
         model.cpu().load_state_dict(module.gathered)
     return model
+
+
+def build_step(
+    config: Config, workload: Workload, strategy: Strategy
+) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """One step by itself, from the initial weights: takes a batch, updates, returns the loss.
+
+    It is what the ``Trainer`` does under a strategy of one device, without the ``Trainer``; the
+    learning rate stays at its peak.
+
+    Raises:
+        InputError: if the machine cannot train in the configured precision.
+    """
+    training, device = config.training, strategy.root_device
+    _set_precision(config, strategy)
+    precision = _precision(training.precision, strategy)
+    with precision.tensor_init_context():
+        model = build_model(workload, training.seed, training.activation_checkpointing)
+    model = precision.convert_module(model).to(device).train()
+    network = torch.compile(model) if training.compile == "default" else model
+    optimizer = build_optimizer(config, model)
+    parts, clip_norm = training.gradient_accumulation, training.optimizer.clip_norm
+    scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
+
+    def step(features: dict[str, Tensor], target: Tensor) -> Tensor:
+        losses = []
+        optimizer.zero_grad()
+        for part in _in_parts([(features, target)], parts):
+            part_features, part_target = precision.convert_input(part)
+            with precision.forward_context():
+                loss = mean_loss(workload, network(part_features), part_target)
+            scaler.scale(loss / parts).backward()
+            losses.append(loss.detach())
+        if clip_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        return torch.stack(losses).mean()
+
+    return step
+
+
+def _set_precision(config: Config, strategy: Strategy) -> None:
+    precision = config.training.precision
+    if precision == "float16" and not torch.cuda.is_available():
+        raise InputError("training.precision: float16 needs a GPU; bfloat16 runs on any machine")
+    if precision == "float16" and is_sharded(strategy):
+        raise InputError(
+            f"training.precision: float16's scaling of the loss does not suit the shards of "
+            f"{config.torch.strategy}; take bfloat16"
+        )
+    # On by default here for convolutions, and in TensorFlow: it rounds factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _precision(name: str, strategy: Strategy) -> Precision:
