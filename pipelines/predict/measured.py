@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.compare.collect import Selection
 from pipelines.errors import InputError
 from pipelines.predict.collectives import Sample
-from pipelines.runs import STUDY_TAG, RunRecord
+from pipelines.runs import ALL_REDUCE_TAG, STUDY_TAG, RunRecord
 from pipelines.strategies import (
     ASYNCHRONOUS_STRATEGIES,
     FRAMEWORK_TITLES,
@@ -26,8 +26,6 @@ __all__ = ["WITHOUT_ALL_REDUCE", "Measured", "Step", "anatomies_of", "measuremen
 WITHOUT_ALL_REDUCE = ASYNCHRONOUS_STRATEGIES | ONE_PROCESS_STRATEGIES
 """Strategies whose workers do not meet in an all-reduce over a network."""
 
-_ALL_REDUCE_TAG = "tandem.all_reduce"
-"""On such a run: JSON, bytes of a vector -> seconds of its all-reduce."""
 _GRADIENT_BYTES = {"float64": 8}
 _MIXED_AND_SINGLE_BYTES = 4
 """Mixed precision keeps its gradients in float32."""
@@ -201,5 +199,5 @@ def _gradient_bytes(anatomies: Sequence[RunRecord]) -> int:
 
 def _samples(run: RunRecord) -> list[Sample]:
     workers = int(run.params["workers"])
-    measured: dict[str, float] = json.loads(run.tags.get(_ALL_REDUCE_TAG, "{}"))
+    measured: dict[str, float] = json.loads(run.tags.get(ALL_REDUCE_TAG, "{}"))
     return [Sample(workers, float(size), seconds) for size, seconds in measured.items()]
