@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.runs import (
+    ALL_REDUCE_TAG,
     COMPARABLE_FIELDS,
     KIND_TAG,
     PARITY_FIELDS,
@@ -77,7 +78,7 @@ class World:
         tags = {}
         if workers > 1:
             took = {str(s): ring(workers, s, self.alpha, self.beta) for s in SIZES}
-            tags["tandem.all_reduce"] = json.dumps(took)
+            tags[ALL_REDUCE_TAG] = json.dumps(took)
         metrics = {
             "lone_step_seconds": lone,
             "lone_data_wait_seconds": self.wait_seconds,
