@@ -6,12 +6,12 @@ loses a known share of its speed. They take turns as two worker counts do in a s
 """
 
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipelines import tracking
@@ -35,6 +35,7 @@ SLOWED_SHARE = 0.05
 
 _SIDES: tuple[Side, ...] = get_args(Side)
 _RUNS_NAME = "runs.jsonl"
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,23 +82,34 @@ class Series:
                 found.setdefault(run.number, {})[run.side] = run.examples_per_second
         return [(each["a"], each["b"]) for each in found.values() if len(each) == len(_SIDES)]
 
-    def measure(self, pairs: int, say: Callable[[str], None]) -> None:
+    def measure(
+        self, pairs: int, say: Callable[[str], None], greatest_load: float = math.inf
+    ) -> None:
         """Run what is missing of so many pairs of each comparison, and keep each run at once.
+
+        A pair waits until the machine's load average is at most ``greatest_load``.
 
         Raises:
             WorkError: if a run failed.
         """
         config, output = self._config, self._config.output
         done = {(run.number, run.comparison, run.side) for run in self.runs}
-        left = [each for each in _plan(pairs) if each not in done]
+        left = [
+            (number, comparison, missing)
+            for number, comparison, sides in _plan(pairs)
+            if (missing := [side for side in sides if (number, comparison, side) not in done])
+        ]
         if not left:
             return
         ingest(config)
         tracking.prepare_store(config)
         config.dump(output / "config.yaml")
-        for number, comparison, side in left:
-            say(f"{self.framework}: pair {number + 1} of {pairs}, {comparison}, side {side}")
-            self._keep(self._run(number, comparison, side))
+        for number, comparison, sides in left:
+            while os.getloadavg()[0] > greatest_load:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            say(f"{self.framework}: pair {number + 1} of {pairs}, {comparison}")
+            for side in sides:
+                self._keep(self._run(number, comparison, side))
 
     def _run(self, number: int, comparison: Comparison, side: Side) -> Run:
         config, folder = self._config, self._config.output / "run"
@@ -129,8 +141,7 @@ class Series:
             kept.write(json.dumps(asdict(run)) + "\n")
 
 
-def _plan(pairs: int) -> Iterator[tuple[int, Comparison, Side]]:
+def _plan(pairs: int) -> Iterator[tuple[int, Comparison, tuple[Side, ...]]]:
     for number in range(pairs):
         for place, comparison in enumerate(COMPARISONS):
-            for side in _SIDES if (number + place) % 2 == 0 else _SIDES[::-1]:
-                yield number, comparison, side
+            yield number, comparison, _SIDES if (number + place) % 2 == 0 else _SIDES[::-1]
