@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table method lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -49,6 +49,9 @@ bench: env env-bench ## Measure the data path against others (quarter of an hour
 
 fault-table: env ## Measure what faults cost a run (ten minutes; root for two of them)
 	$(BIN)/python -m benchmarks.survival --output benchmarks/results/survival.json
+
+method: env ## Check the method against itself (hours; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.method --output benchmarks/results/method.json $(ARGS)
 
 lint: env-torch ## Check style, types and import rules
 	$(BIN)/ruff check .

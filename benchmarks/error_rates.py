@@ -19,6 +19,7 @@ from pipelines.compare.model import Interval
 __all__ = [
     "POWER_ASKED",
     "REPEATS",
+    "SIGNIFICANT",
     "VERDICTS",
     "Call",
     "Kind",
@@ -53,9 +54,10 @@ REPEATS = (3, 5, 7, 10, 15, 20, 30)
 """Repeats a side for which the rates are worked out."""
 POWER_ASKED = 0.9
 """Share of studies that should find a difference."""
+SIGNIFICANT = 0.05
+"""Share of studies that may find one where there is none."""
 
 _ANY, _RIGHT = frozenset({"a faster", "b faster"}), frozenset({"a faster"})
-_SIGNIFICANT = 0.05
 _SWAPS = 4
 """Random labellings of each window of equal pairs."""
 _SEED = 20_240_229
@@ -69,9 +71,9 @@ def independent(pairs: Study) -> Call:
 
 
 def paired(pairs: Study) -> Call:
-    """Student's t-test of the logarithms of each pair's ratio at 5 %."""
+    """Student's t-test of the logarithms of each pair's ratio."""
     logs = np.log([one / other for one, other in pairs])
-    if np.ptp(logs) and stats.ttest_1samp(logs, 0).pvalue >= _SIGNIFICANT:
+    if np.ptp(logs) and stats.ttest_1samp(logs, 0).pvalue >= SIGNIFICANT:
         return "neither"
     return "a faster" if logs.mean() > 0 else "b faster" if logs.mean() < 0 else "neither"
 
@@ -133,10 +135,15 @@ def slowed(studies: Iterable[Study], share: float) -> Iterator[Study]:
         yield [(one, other / (1 + share)) for one, other in study]
 
 
-def rates(verdict: Verdict, equal: Sequence[Pair], slow: Sequence[Pair]) -> list[Rate]:
+def rates(
+    verdict: Verdict,
+    equal: Sequence[Pair],
+    slow: Sequence[Pair],
+    repeats_asked: Iterable[int] = REPEATS,
+) -> list[Rate]:
     """All rates of one verdict: of every kind, at every number of repeats there are studies of."""
     found = []
-    for repeats in REPEATS:
+    for repeats in repeats_asked:
         any_labels = list(swapped(windows(equal, repeats)))
         studies: dict[Kind, Iterable[Study]] = {
             "false": cut(equal, repeats),

@@ -1,6 +1,7 @@
 """The method itself, checked: how often it sees a difference that is not there, or misses one."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,16 +12,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import OutputOption
-from benchmarks.error_rates import VERDICTS, Rate, rates, repeats_to_find, spread
+from benchmarks.error_rates import (
+    POWER_ASKED,
+    SIGNIFICANT,
+    VERDICTS,
+    Rate,
+    rates,
+    repeats_to_find,
+    spread,
+)
 from benchmarks.report import keep, record_of
 from benchmarks.series import COMPARISONS, SLOWED_SHARE, Series
-from pipelines.config import Config, load_config
+from pipelines.config import Config, StudyConfig, load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
 from pipelines.parity.software import describe_frameworks
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 
-_LEAST_PAIRS = 3
+_LEAST_PAIRS = StudyConfig().repeats
 
 
 def main(
@@ -85,12 +94,28 @@ def _evaluate(series: Series) -> dict[str, Any]:
     }
 
 
+def _answers(of_verdict: Iterable[Rate]) -> dict[str, bool]:
+    """Whether the verdict does what is asked of it, at the number of repeats that is the default.
+
+    As few studies as these cannot tell 5 % from a little more: the interval must not exclude it.
+    """
+    repeats = StudyConfig().repeats
+    of_kind = {rate.kind: rate for rate in of_verdict if rate.repeats == repeats}
+    false, found = of_kind["false"], of_kind["found"]
+    assert false.interval95 is not None, "studies that share no pair have one"
+    return {
+        "false_at_most_5_percent": false.interval95[0] <= SIGNIFICANT,
+        "slow_side_found_in_9_of_10": found.share >= POWER_ASKED,
+    }
+
+
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
     """The same for a record."""
     return {
         "spread": found["spread"],
         "verdicts": {
             name: {
+                "answers": _answers(of_verdict),
                 "repeats_to_find": {
                     kind: repeats_to_find(of_verdict, kind)
                     for kind in dict.fromkeys(rate.kind for rate in of_verdict)
@@ -118,6 +143,8 @@ def _print(framework: Framework, found: dict[str, Any]) -> None:
             cells = {rate.kind: _cell(rate) for rate in of_verdict if rate.repeats == repeats}
             table.add_row(str(repeats), *(cells.get(kind, "") for kind in kinds))
         console.print(table)
+        for what, answer in _answers(of_verdict).items():
+            console.print(f"- {what.replace('_', ' ')}: {'yes' if answer else 'NO'}")
     for comparison, figures in found["spread"].items():
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
         console.print(f"- {comparison} pairs: {told}", highlight=False)

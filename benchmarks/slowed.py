@@ -25,6 +25,7 @@ class SlowedClock(StepClock):
         super().__init__(*arguments, **options)
         self._begun = 0.0
         """When the step began that is under way."""
+        self._owed_seconds = 0.0
 
     def start(self) -> None:
         """The loop begins now."""
@@ -33,10 +34,12 @@ class SlowedClock(StepClock):
 
     def step_done(self, count: int = 1) -> None:
         """The steps end only once the time that is to be lost has passed, on this very core."""
-        now = time.perf_counter()
-        end = now + self.share * (now - self._begun)
-        while now < end:
+        now = waiting_since = time.perf_counter()
+        self._owed_seconds += self.share * (now - self._begun)
+        while now < waiting_since + self._owed_seconds:
             now = time.perf_counter()
+        # Whoever takes the core away may make a wait too long: that is not owed again.
+        self._owed_seconds -= now - waiting_since
         self._begun = now
         super().step_done(count)
 
