@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table prediction lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table prediction method lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -43,7 +43,7 @@ test-bench: env env-bench ## Run every benchmark on a few thousand rows
 	$(BIN)/python -m pytest tests/test_benchmarks.py -m bench $(ARGS)
 
 bench: env env-bench ## Measure the data path against others (quarter of an hour)
-	@for name in ingest_csv reader ingest_memory; do \
+	@for name in ingest_csv reader ingest_memory compare; do \
 		$(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; \
 	done
 
@@ -52,6 +52,9 @@ fault-table: env ## Measure what faults cost a run (ten minutes; root for two of
 
 prediction: env ## Predict held-out worker counts and measure them (a quarter of an hour; root)
 	$(BIN)/python -m benchmarks.prediction --output benchmarks/results/prediction.json
+
+method: env ## Check the method against itself (hours; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.method --output benchmarks/results/method.json $(ARGS)
 
 lint: env-torch ## Check style, types and import rules
 	$(BIN)/ruff check .

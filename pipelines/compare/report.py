@@ -89,7 +89,7 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
         differences=differences,
         splits=splits,
         laws=fitted_laws(cells),
-        prediction=_prediction(records, selection),
+        prediction=_prediction(records, selection) if anatomies else None,
         pipelines=pipelines,
         failed=selection.unfinished,
         notes=notes(selection, settings, cells, scaling, verdicts),
@@ -98,12 +98,12 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
 
 def _prediction(records: Sequence[RunRecord], selection: Selection) -> Prediction | None:
     """Of a few worker counts beyond the measured ones, if the study has what it takes."""
-    if len(selection.study_ids) > 1 or not selection.cells:
+    if len(selection.study_ids) > 1:
         return None
     most = max(key.workers for key in selection.cells)
     try:
         return predict(records, [most * factor for factor in _BEYOND], None, *selection.study_ids)
-    except InputError:  # nothing was taken apart on two workers or more
+    except InputError:  # some series was not taken apart on two workers or more
         return None
 
 

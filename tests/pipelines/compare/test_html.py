@@ -38,19 +38,23 @@ class Page(HTMLParser):
 
 
 def page_of(report, folder):
-    html, _ = write_report(report, folder)
+    html, *_ = write_report(report, folder)
     return Page(html.read_text(encoding="utf-8"))
 
 
-def test_both_files_are_written_and_nothing_else_is_left(full_study, tmp_path):
-    html, data = write_report(build_report(full_study.runs), tmp_path / "new" / "out")
+def test_all_files_are_written_and_nothing_else_is_left(full_study, tmp_path):
+    html, data, _ = write_report(build_report(full_study.runs), tmp_path / "new" / "out")
     assert (html.name, data.name) == ("report.html", "report.json")
-    assert sorted(path.name for path in html.parent.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in html.parent.iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
 
 
 def test_the_json_round_trips_and_keeps_its_shape(full_study, tmp_path):
     report = build_report(full_study.runs)
-    _, data = write_report(report, tmp_path)
+    _, data, _ = write_report(report, tmp_path)
     assert Report.model_validate_json(data.read_text()) == report
     raw = json.loads(data.read_text())
     assert raw["dataset"]["fingerprint"] == "ab12" * 16
@@ -66,7 +70,7 @@ def test_the_json_round_trips_and_keeps_its_shape(full_study, tmp_path):
 
 def test_a_report_is_never_half_written(full_study, tmp_path, monkeypatch):
     report = build_report(full_study.runs)
-    html, _ = write_report(report, tmp_path)
+    html, *_ = write_report(report, tmp_path)
     before = html.read_text()
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
@@ -95,7 +99,7 @@ def test_the_page_answers_first_and_holds_every_figure(full_study, tmp_path):
 
 
 def test_all_four_charts_are_there(full_study, tmp_path):
-    html, _ = write_report(build_report(full_study.runs), tmp_path)
+    html, *_ = write_report(build_report(full_study.runs), tmp_path)
     text = html.read_text(encoding="utf-8")
     for name in ("throughput", "efficiency", "phases", "pipelines"):
         assert f'id="chart-{name}"' in text
@@ -109,7 +113,7 @@ def test_names_from_outside_are_escaped(study, tmp_path):
         study.change(run, params=run.params | {"study": nasty})
     report = build_report(study.runs)
     assert report.study == nasty
-    html, _ = write_report(report, tmp_path)
+    html, *_ = write_report(report, tmp_path)
     page = Page(html.read_text(encoding="utf-8"))
     assert "img" not in page.tags
     assert "<script>alert" not in html.read_text(encoding="utf-8")
