@@ -15,7 +15,7 @@ from pipelines.compare.model import Cell, Report
 from pipelines.compare.plots import COLOURS
 from pipelines.config import Config
 from pipelines.runs import STUDY_TAG, RunRecord
-from pipelines.strategies import Framework
+from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = ["log_chart_view", "log_summaries"]
 
@@ -85,6 +85,7 @@ def log_chart_view(config: Config, report: Report) -> None:
 
 
 def _curves(report: Report) -> list[_Curve]:
+    """The frameworks in turn, so that the first lines of a legend name both."""
     points: dict[tuple[Framework, str, str], _Points] = {}
     for cell in report.cells:
         curve = points.setdefault((cell.framework, cell.strategy, cell.scaling), {})
@@ -92,15 +93,15 @@ def _curves(report: Report) -> list[_Curve]:
     for point in report.scaling:
         curve = points[point.framework, point.strategy, point.scaling]
         curve[point.workers]["scaling_efficiency"] = point.efficiency
-    order = sorted(points)
-    curves = []
-    for key in order:
+    places: dict[Framework, int] = dict.fromkeys(FRAMEWORKS, 0)
+    curves: list[tuple[int, _Curve]] = []
+    for key in sorted(points):
         framework, strategy, scaling = key
-        place = [each for each in order if each[0] == framework].index(key)
-        shade = _SHADES[place % len(_SHADES)]
-        colour = _lightened(COLOURS[framework], shade)
-        curves.append(_Curve(framework, strategy, scaling, colour, points[key]))
-    return curves
+        place = places[framework]
+        places[framework] += 1
+        colour = _lightened(COLOURS[framework], _SHADES[place % len(_SHADES)])
+        curves.append((place, _Curve(framework, strategy, scaling, colour, points[key])))
+    return [curve for _, curve in sorted(curves, key=lambda one: one[0])]
 
 
 def _medians(cell: Cell) -> dict[str, float]:

@@ -205,7 +205,7 @@ def test_a_server_that_answers_otherwise_is_named(
         tracking.read_runs,
         tracking.experiment_id,
         lambda config: tracking.log_metrics(config, "a run", {"eval_loss": 1.0}),
-        lambda config: tracking.require_run(config, "a run"),
+        lambda config: tracking.require_run(config, "0" * 32),
     ],
     ids=["prepare_store", "read_runs", "experiment_id", "log_metrics", "require_run"],
 )

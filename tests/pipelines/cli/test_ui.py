@@ -90,7 +90,7 @@ def test_the_studys_runs_are_served_until_a_signal_ends_every_process(
         )
     sessions = {tandem.pid}
     try:
-        assert wait_until(lambda: answers(port) or tandem.poll() is not None, 90)
+        assert wait_until(lambda: answers(port) or tandem.poll() is not None, 300)
         assert tandem.poll() is None, said.read_text()
         status, body = get(
             port, f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={quickstart.name}"
