@@ -56,9 +56,10 @@ _KIND_OF_EXPERIMENT = "mlflow.experimentKind"
 """Tells MLflow's UI to open the experiment on its runs, not on its pages for language models."""
 _COLOUR_TAG = "mlflow.runColor"
 _METRICS_PER_REQUEST = 1000
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
-"""How long a server is waited for: a quarter of a minute where it refuses, some 70 s where it is
-silent. MLflow's own settings, 7 and 120 s, make that 4 and 20 minutes."""
+_BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+"""How long a server is waited for before any work is done: a quarter of a minute where it refuses,
+some 70 s where it is silent. MLflow's own settings, 7 and 120 s, make that 4 and 20 minutes, which
+is right in the middle of hours of training."""
 
 
 def new_study_id() -> str:
@@ -71,10 +72,13 @@ def prepare_store(config: Config) -> str:
 
     Called once before workers start, so that they never race to create the database.
     """
+    return _prepare(config, _client(config, briefly=True))
+
+
+def _prepare(config: Config, client: "_Client") -> str:
     file = _database(config)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-    client = _client(config)
     experiment = _find_experiment(client, config)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -134,7 +138,7 @@ def create_run(
     if colour is not None:
         tags[_COLOUR_TAG] = colour
     client = _client(config)
-    run = client.create_run(prepare_store(config), run_name=name, tags=tags)
+    run = client.create_run(_prepare(config, client), run_name=name, tags=tags)
     _log_params(client, run.info.run_id, params)
     return str(run.info.run_id)
 
@@ -155,7 +159,7 @@ def require_run(config: Config, run_id: str) -> None:
 
     _require_store(config)
     try:
-        _client(config).get_run(run_id)
+        _client(config, briefly=True).get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -305,7 +309,7 @@ def tracked_run(
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    _set_defaults()
+    _quieten()
     held = RunFolder.find(folder)
     run_id = os.environ.get(RUN_ID_VARIABLE, "") or (held.run_id if held else "")
     if worker.is_chief:
@@ -343,7 +347,7 @@ def read_runs(config: Config) -> list[RunRecord]:
         InputError: if the store has no such experiment.
     """
     _require_store(config)
-    client = _client(config)
+    client = _client(config, briefly=True)
     experiment = client.get_experiment_by_name(config.name)
     if experiment is None:
         raise InputError(
@@ -375,10 +379,11 @@ def read_runs(config: Config) -> list[RunRecord]:
 class _Client:
     """MLflow's client of a study's store, whose failures to reach a server are one line."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, briefly: bool) -> None:
         from mlflow import MlflowClient
 
         self._config = config
+        self._settings = _BRIEFLY if briefly else {}
         self._client = MlflowClient(config.tracking_uri)
 
     def __getattr__(self, name: str) -> Any:
@@ -389,7 +394,8 @@ class _Client:
             from requests.exceptions import RequestException
 
             try:
-                return called(*arguments, **options)
+                with _set_unless_given(self._settings):
+                    return called(*arguments, **options)
             except (MlflowException, RequestException) as error:
                 failure = _failure_to_reach(self._config, error)
                 if failure is None:
@@ -400,10 +406,22 @@ class _Client:
         return call
 
 
-def _client(config: Config) -> _Client:
+def _client(config: Config, *, briefly: bool = False) -> _Client:
     """A client of the study's store; clients share MLflow's own cache of connections."""
-    _set_defaults()
-    return _Client(config)
+    _quieten()
+    return _Client(config, briefly)
+
+
+@contextmanager
+def _set_unless_given(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set what the environment does not have, in the block alone: workers inherit the rest."""
+    mine = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            del os.environ[name]
 
 
 def _failure_to_reach(config: Config, error: Exception) -> TandemError | None:
@@ -448,7 +466,7 @@ def _find_experiment(client: _Client, config: Config) -> Any:
 
 def _require_experiment(config: Config) -> Any:
     _require_store(config)
-    client = _client(config)
+    client = _client(config, briefly=True)
     experiment = _find_experiment(client, config)
     if experiment is None:
         raise InputError(
@@ -475,12 +493,10 @@ def _require_store(config: Config) -> None:
         raise InputError(f"{file}: no runs have been tracked here; make some with `tandem run`")
 
 
-def _set_defaults() -> None:
-    """MLflow's settings, where the environment has none: quiet, and of bounded patience."""
-    # No progress bars or migration logs between a command's own lines.
-    quiet = {"MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
-    for name, value in {**quiet, **_PATIENCE}.items():
-        os.environ.setdefault(name, value)
+def _quieten() -> None:
+    """No progress bars or migration logs between a command's own lines."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
 def _log_params(client: Any, run_id: str, params: Mapping[str, object]) -> None:

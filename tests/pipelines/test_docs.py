@@ -25,7 +25,7 @@ TWINS = ("tf_pipeline", "torch_pipeline")
 
 # A code span is taken for a file by its ending, or for a folder by its last character.
 A_FILE = re.compile(r"[\w./-]+(\.(py|md|yaml|txt|toml|sh|j2|png)|/)")
-MADE_LATER = re.compile(r"(out|serving)/.*|(my-study|config)\.yaml")
+MADE_LATER = re.compile(r"(out|serving)/.*|(my-study|config)\.yaml|report\.md")
 """What users or runs write, so that no clone has it."""
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

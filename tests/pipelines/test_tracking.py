@@ -239,17 +239,28 @@ def test_an_error_that_is_not_the_servers_stays_what_it_is(config: Config) -> No
 
 
 @pytest.mark.parametrize("given", [None, "5"], ids=["by default", "as the user says"])
-def test_a_server_is_waited_for_a_bounded_time(
+def test_a_server_is_waited_for_briefly_before_any_work_is_done_and_patiently_later(
     config: Config, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
     monkeypatch.delenv(name, raising=False)
     if given is not None:
         monkeypatch.setenv(name, given)
+    seen: list[str | None] = []
 
-    tracking.prepare_store(config)
+    def look(*_: Any, **__: Any) -> list[Any]:
+        seen.append(os.environ.get(name))
+        raise ConnectionError
 
-    assert os.environ[name] == (given or "3")
+    monkeypatch.setattr("mlflow.MlflowClient.get_experiment_by_name", look)
+    for ask in (tracking.prepare_store, tracking.read_runs):
+        with pytest.raises(ConnectionError):
+            ask(config)
+    with pytest.raises(ConnectionError):
+        new_run(config)
+
+    assert seen == [given or "3", given or "3", given]
+    assert os.environ.get(name) == given
 
 
 def test_deleted_runs_are_gone_from_the_study_and_can_be_restored(
@@ -278,7 +289,7 @@ def test_an_unknown_study_is_answered_with_the_known_ones(config: Config) -> Non
         tracking.prepare_store(config.model_copy(update={"name": name}))
 
     with pytest.raises(InputError) as raised:
-        tracking.read_runs(config, "nihgt")
+        tracking.read_runs(config.model_copy(update={"name": "nihgt"}))
 
     said, _, known = str(raised.value).partition("it has: ")
     assert said.startswith("--study nihgt: ")
@@ -387,7 +398,9 @@ def test_only_the_studys_own_runs_are_read(config: Config) -> None:
     mine, theirs = new_run(config), new_run(other)
 
     assert [run.run_id for run in tracking.read_runs(config)] == [mine]
-    assert [run.run_id for run in tracking.read_runs(config, other.name)] == [theirs]
+    assert [
+        run.run_id for run in tracking.read_runs(config.model_copy(update={"name": other.name}))
+    ] == [theirs]
 
 
 def test_an_experiment_without_runs_has_none(config: Config) -> None:
