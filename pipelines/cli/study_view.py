@@ -137,6 +137,10 @@ class StudyView:
 
     def _tell(self, state: str) -> None:
         assert self._task is not None and self._running is not None
+        if self._running in self._rates:  # measured, and now it is taken apart
+            said = f"taking {self._running.title} apart, {state}"
+            self._task.update(said, len(self._cells), len(self._cells))
+            return
         self._task.update(
             f"{self._done + 1}/{len(self._cells)} {self._running.name}, {state}{self._time_left}",
             self._done + self._share,

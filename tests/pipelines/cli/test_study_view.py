@@ -96,6 +96,19 @@ def test_the_bar_moves_with_the_steps_of_each_cell(narrator: Narrator, cells: li
     assert progress.tasks[0].fields["detail"].startswith("2/8 ")
 
 
+def test_a_cell_that_is_taken_apart_is_not_one_more_cell(
+    narrator: Narrator, cells: list[Cell]
+) -> None:
+    _, listener, progress = watch(narrator)
+    listener.on_planned(cells, {cell: took(10) for cell in cells})
+
+    listener.on_progress(cells[0], 150, 300)
+
+    said = progress.tasks[0].fields["detail"]
+    assert said == f"taking {cells[0].title} apart, step 150/300"
+    assert progress.tasks[0].completed == progress.tasks[0].total == 8
+
+
 def test_a_log_has_a_line_for_every_cell_that_ends(narrator: Narrator, cells: list[Cell]) -> None:
     _, listener, _ = watch(narrator)
     listener.on_planned(cells, {cells[0]: took(30)})
