@@ -205,8 +205,11 @@ def outlook(report: Report) -> go.Figure | None:
                 for point in forecast.points
             ],
         )
-    figure.update_xaxes(title="workers", type="log", dtick="D2")
-    figure.update_yaxes(title="examples/s", type="log", dtick="D2")
+    counts = {cell.workers for cell in report.cells}
+    counts |= {point.workers for forecast in forecasts for point in forecast.points}
+    ticks = sorted(counts)
+    figure.update_xaxes(title="workers", type="log", tickvals=ticks, ticktext=[*map(str, ticks)])
+    figure.update_yaxes(title="examples/s", type="log", dtick=1, tickformat=",")
     return styled(figure, height=420)
 
 
