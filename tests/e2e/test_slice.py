@@ -210,6 +210,16 @@ def test_every_figure_leads_back_to_a_tracked_run(
             assert run.metrics["examples_per_second"] == rate
             assert run.params["framework"] == cell["framework"]
             assert run.params["workers"] == str(cell["workers"])
+    for split, cell in zip(report["splits"], report["cells"], strict=True):
+        (run_id,) = split["mlflow_run_ids"]
+        run = runs[run_id]
+        assert (run.kind, run.status) == ("anatomy", "FINISHED")
+        assert run.metrics["compute_step_seconds"] == split["compute_seconds"]
+        assert split["step_seconds"] == cell["step_seconds"]
+        parts = ("compute", "host", "input", "communication")
+        assert sum(split[f"{part}_seconds"] for part in parts) == pytest.approx(
+            cell["step_seconds"]
+        )
     for framework, pipeline in report["pipelines"].items():
         run = runs[pipeline["mlflow_run_id"]]
         assert (run.kind, run.status) == ("pipeline", "FINISHED")
@@ -224,7 +234,8 @@ def test_nothing_but_the_study_is_tracked(
     pipelines = {pipeline["mlflow_run_id"] for pipeline in report["pipelines"].values()}
 
     others = {run.run_id for run in runs.values() if run.kind not in ("summary", "parity")}
-    assert others == cells | pipelines
+    anatomies = {run_id for split in report["splits"] for run_id in split["mlflow_run_ids"]}
+    assert others == cells | pipelines | anatomies
     assert sum(run.kind == "parity" for run in runs.values()) == 1
     assert {run.status for run in runs.values()} == {"FINISHED"}
 
