@@ -102,4 +102,5 @@ def measure_anatomy(
         _, seconds = run("alone", RESULT_NAME, preemption)
         found["wall_seconds"] = wall_seconds + seconds
         tracking.log_metrics(config, run_id, found, tags)
+        tracking.finish_run(config, run_id, "FINISHED")  # as rank 0 has, if it could
     return run_id

@@ -24,7 +24,7 @@ class StudyFolder(FolderRecord):
         """The configuration and the id of a folder's study, which is to go on.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is none, or it would go on in another folder.
         """
         found = cls.find(folder)
         if found is None:
@@ -33,7 +33,13 @@ class StudyFolder(FolderRecord):
                 f"{cls.file_name}, such as out/studies/ID"
             )
         where = [] if found.tracking_uri is None else [f"tracking.uri={found.tracking_uri}"]
-        return load_config(folder / CONFIG_NAME, [*where, *overrides]), found.study_id
+        config = load_config(folder / CONFIG_NAME, [*where, *overrides])
+        if cls.path(config, found.study_id).resolve() != folder.resolve():
+            raise InputError(
+                f"--resume {folder}: the study writes to {config.output}, which is not there from "
+                "here; go on from where it was begun, or name its folder with --set output=FOLDER"
+            )
+        return config, found.study_id
 
     @staticmethod
     def path(config: Config, study_id: str) -> Path:

@@ -20,6 +20,12 @@ STUDY = "20250601T120000Z"
 Write = Callable[..., None]
 
 
+@pytest.fixture
+def configure(configure: Callable[..., Config]) -> Callable[..., Config]:
+    """Without taking cells apart, unless a test asks for it."""
+    return lambda *overrides: configure("study.anatomy=false", *overrides)
+
+
 @pytest.mark.parametrize("repeats", [1, 2, 5])
 @pytest.mark.parametrize("workers", [[1], [1, 2], [4, 1, 2]])
 def test_every_cell_of_the_matrix_is_planned_exactly_once(
@@ -256,6 +262,41 @@ def test_a_study_that_was_cut_off_goes_on_with_what_is_not_measured(
     assert len(set(run_ids)) == 4
 
 
+def test_each_kind_of_cell_is_taken_apart_once(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.anatomy=true", "study.workers=[1]", "study.repeats=2")
+    write_worker("finish()")
+
+    run_ids = run_study(config, digits, STUDY, StudyListener())
+    assert run_study(config, digits, STUDY, StudyListener()) == run_ids  # nothing is left to do
+
+    runs = tracking.read_runs(config)
+    assert [run.kind for run in runs] == ["cell"] * 4 + ["anatomy"] * 2
+    assert {run.name for run in runs if run.kind == "anatomy"} == {
+        "tf multi_worker_mirrored x1 anatomy",
+        "torch ddp x1 anatomy",
+    }
+    assert {run.run_id for run in runs if run.kind == "cell"} == set(run_ids)
+
+
+def test_a_cell_that_cannot_be_taken_apart_fails_the_study_at_its_end(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.anatomy=true", "study.workers=[1]", "study.repeats=1")
+    write_worker("finish()", "tf")
+    write_worker("sys.exit(3) if '--anatomy' in arguments else finish()", "torch")
+
+    with pytest.raises(WorkError, match=r"torch ddp x1 anatomy: .*exit code 3"):
+        run_study(config, digits, STUDY, StudyListener())
+
+    statuses = [
+        (run.kind, run.params["framework"], run.status) for run in tracking.read_runs(config)
+    ]
+    assert statuses.count(("anatomy", "torch", "FAILED")) == 2
+    assert statuses.count(("cell", "torch", "FINISHED")) == 1
+
+
 def test_a_study_goes_on_only_with_what_it_was_begun_with(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
@@ -269,6 +310,22 @@ def test_a_study_goes_on_only_with_what_it_was_begun_with(
             STUDY,
             StudyListener(),
         )
+
+
+def test_a_study_goes_on_where_it_was_begun(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, begun_before = StudyFolder.begin(configure("output=out"), STUDY)
+    assert not begun_before
+    assert StudyFolder.to_resume(Path("out/studies") / STUDY, [])[1] == STUDY
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    with pytest.raises(InputError, match=r"the study writes to out, .*--set output=FOLDER"):
+        StudyFolder.to_resume(tmp_path / folder, [])
+    loaded, _ = StudyFolder.to_resume(tmp_path / folder, [f"output={tmp_path / 'out'}"])
+    assert loaded.output == tmp_path / "out"
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
