@@ -23,11 +23,12 @@ from benchmarks.error_rates import (
 )
 from benchmarks.report import keep, record_of
 from benchmarks.series import COMPARISONS, SLOWED_SHARE, Series
-from pipelines.config import Config, StudyConfig, load_config
+from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
 from pipelines.parity.software import describe_frameworks
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
+from pipelines.study_config import StudyConfig
 
 _LEAST_PAIRS = StudyConfig().repeats
 

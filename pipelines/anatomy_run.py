@@ -71,7 +71,7 @@ def run_alone(
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
     cell = Cell(twin.framework, strategy_name, worker.workers, scaling, repeat)
-    params = run_params(twin, config, dataset.manifest, cell)
+    params = run_params(twin, config, dataset.manifest, workload, cell)
     warmup_steps = config.training.warmup_steps
     timed_steps = config.training.steps - warmup_steps
     from pipelines.tracking import tracked_run

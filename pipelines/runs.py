@@ -113,6 +113,11 @@ class RunRecord:
     """Last value of each metric."""
 
     @property
+    def timed_steps(self) -> int:
+        """Steps that its speed figures are taken from."""
+        return int(self.params["steps"]) - int(self.params["warmup_steps"])
+
+    @property
     def kind(self) -> str:
         """Which of the six kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

@@ -31,7 +31,7 @@ from pipelines.run_folder import DIVERGED_NAME, RESULT_NAME
 from pipelines.saver import Saver, Unsaved
 from pipelines.twin import Twin
 from pipelines.worker import Worker
-from pipelines.workloads import get_workload
+from pipelines.workloads import Workload, get_workload
 
 __all__ = ["run_params", "run_probe", "run_step", "run_worker"]
 
@@ -70,7 +70,7 @@ def run_worker(
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
     cell = Cell(twin.framework, strategy_name, worker.all_replicas, scaling, repeat)
-    params = run_params(twin, config, dataset.manifest, cell)
+    params = run_params(twin, config, dataset.manifest, workload, cell)
     with ExitStack() as stack:
         with recorder.phase("tracking_seconds"):
             from pipelines.tracking import tracked_run
@@ -177,9 +177,10 @@ def run_probe(twin: Twin, config: Config, probe: Probe, output: Path, replicas: 
         np.savez(output / TRACE_NAME, **written)
 
 
-def run_params(twin: Twin, config: Config, manifest: Manifest, cell: Cell) -> dict[str, object]:
+def run_params(
+    twin: Twin, config: Config, manifest: Manifest, workload: Workload, cell: Cell
+) -> dict[str, object]:
     """The parameters of a cell's run: the cell's, its software's and its model's."""
-    workload = get_workload(config, manifest)
     return {
         **cell_params(config, manifest, cell),
         **twin.describe_software(),

@@ -179,7 +179,7 @@ def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
     return verdict
 
 
-def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
+def _ensure_parity(config: Config, dataset: Dataset, study_id: str, narrator: Narrator) -> None:
     """A short proof of every two strategies that will stand side by side.
 
     Asynchronous training, which nothing can be held to, needs none.
@@ -196,10 +196,10 @@ def _ensure_parity(config: Config, study_id: str, narrator: Narrator) -> None:
             each: getattr(config, each).model_copy(update={"strategy": name})
             for each, name in zip(FRAMEWORKS, names, strict=True)
         }
-        _ensure_parity_of(config.model_copy(update=sides), study_id, narrator)
+        _ensure_parity_of(config.model_copy(update=sides), dataset, study_id, narrator)
 
 
-def _ensure_parity_of(config: Config, study_id: str, narrator: Narrator) -> None:
+def _ensure_parity_of(config: Config, dataset: Dataset, study_id: str, narrator: Narrator) -> None:
     """A short proof, unless the store has one for the same inputs and code."""
     from pipelines import tracking
     from pipelines.parity.members import abridged
@@ -208,7 +208,7 @@ def _ensure_parity_of(config: Config, study_id: str, narrator: Narrator) -> None
 
     short = abridged(config)
     tracking.prepare_store(config)
-    found = find_passed(tracking.read_runs(config), parity_params(short, _dataset(short).manifest))
+    found = find_passed(tracking.read_runs(config), parity_params(short, dataset.manifest))
     if found is None:
         require_passed(parity(short, narrator, study_id))
         return
@@ -223,7 +223,7 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
     """
     _check(config, FRAMEWORKS)
     dataset = _dataset(config)
-    _ensure_parity(config, study_id, narrator)
+    _ensure_parity(config, dataset, study_id, narrator)
     needed, cores = max(config.study.workers) * config.study.threads_per_worker, available_cores()
     if needed > len(cores):
         narrator.say(

@@ -12,8 +12,12 @@ from pipelines.study import StudyListener
 
 __all__ = ["StudyView", "duration"]
 
-_MARKS = {"waiting": ("·", "dim"), "running": ("▸", "cyan"), "measured": ("●", "green")}
-_FAILED = ("✗", "red")
+_MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("▸", "cyan"),
+    "measured": ("●", "green"),
+    "failed": ("✗", "red"),
+}
 
 
 class StudyView:
@@ -64,7 +68,7 @@ class StudyView:
             seconds = [self._seconds[cell] for cell in cells if cell in self._seconds]
             marks = Text()
             for cell in cells:
-                marks.append(*_MARKS.get(self._state(cell), _FAILED))
+                marks.append(*_MARKS[self._state(cell)])
             table.add_row(
                 title,
                 marks,

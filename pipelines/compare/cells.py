@@ -88,20 +88,18 @@ def step_splits(cells: Sequence[Cell], anatomies: Sequence[RunRecord]) -> list[S
     for run in anatomies:
         place = Place.of_params(run.params)
         if place is not None:
-            key = CellKey(place.scaling, place.workers, place.framework, place.strategy)
-            by_kind.setdefault(key, []).append(run)
+            by_kind.setdefault(CellKey.of(place), []).append(run)
     splits = []
     for cell in cells:
-        runs = by_kind.get(CellKey(cell.scaling, cell.workers, cell.framework, cell.strategy), [])
+        runs = by_kind.get(CellKey.of(cell), [])
         if not runs or cell.step_seconds is None:
             continue
-        timed_steps = int(runs[0].params["steps"]) - int(runs[0].params["warmup_steps"])
         whole = {"step_seconds": cell.step_seconds}
         if cell.data_wait_seconds is not None:
             whole["data_wait_seconds"] = cell.data_wait_seconds
         names = [name for name in METRICS if all(name in run.metrics for run in runs)]
         anatomy = {name: median([run.metrics[name] for run in runs]) for name in names}
-        parts = step_parts(whole, anatomy, timed_steps)
+        parts = step_parts(whole, anatomy, runs[0].timed_steps)
         splits.append(
             StepSplit(
                 framework=cell.framework,

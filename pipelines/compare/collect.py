@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.cell import Cell
 from pipelines.compare.model import Unfinished
@@ -26,6 +26,11 @@ class CellKey(NamedTuple):
     workers: int
     framework: Framework
     strategy: str
+
+    @classmethod
+    def of(cls, cell: Any) -> "CellKey":
+        """Of anything that has these four."""
+        return cls(cell.scaling, cell.workers, cell.framework, cell.strategy)
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,7 @@ def _place(run: RunRecord) -> _Place | None:
     cell = Cell.of_params(run.params)
     if cell is None:
         return None
-    key = CellKey(cell.scaling, cell.workers, cell.framework, cell.strategy)
-    return key, _study_of(run), cell.repeat
+    return CellKey.of(cell), _study_of(run), cell.repeat
 
 
 def _why_not(run: RunRecord, place: _Place | None) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "rate",
     "seconds",
     "stages",
+    "strong",
     "title",
     "verdict",
     "workers",
@@ -40,6 +41,11 @@ UNKNOWN = "–"
 def title(framework: Framework, strategy: str = "") -> str:
     """Such as ``PyTorch ddp``."""
     return f"{FRAMEWORK_TITLES[framework]} {strategy}".rstrip()
+
+
+def strong(scaling: str) -> str:
+    """What a name has in addition under strong scaling; weak scaling is the usual."""
+    return ", strong" if scaling == "strong" else ""
 
 
 def rate(value: float | None) -> str:

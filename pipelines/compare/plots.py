@@ -158,7 +158,7 @@ def splits(report: Report) -> go.Figure | None:
     )
     labels = [
         f"{escape(formats.title(each.framework, each.strategy if several else ''))}"
-        f"<br>{formats.workers(each.workers)}{', strong' if each.scaling == 'strong' else ''}"
+        f"<br>{formats.workers(each.workers)}{formats.strong(each.scaling)}"
         for each in report.splits
     ]
     figure = go.Figure()
@@ -214,11 +214,7 @@ def outlook(report: Report) -> go.Figure | None:
 
 
 def _named(row: Any) -> str:
-    return f"{escape(formats.title(row.framework, row.strategy))}{_kind(row.scaling)}"
-
-
-def _kind(scaling: str) -> str:
-    return ", strong" if scaling == "strong" else ""
+    return f"{escape(formats.title(row.framework, row.strategy))}{formats.strong(row.scaling)}"
 
 
 def _add_line(
@@ -231,13 +227,7 @@ def _add_line(
     figure.add_scatter(
         x=[workers for workers, _, _ in points],
         y=[rate for _, rate, _ in points],
-        error_y={
-            "type": "data",
-            "array": [ends[1] - rate if ends else 0 for _, rate, ends in points],
-            "arrayminus": [rate - ends[0] if ends else 0 for _, rate, ends in points],
-            "thickness": 1,
-            "width": 3,
-        },
+        error_y=_error_bars([(rate, ends) for _, rate, ends in points], thickness=1, width=3),
         mode="lines",
         line={"color": colour, "width": 1.8, "dash": dash},
         name=name,
@@ -284,7 +274,7 @@ def _series(rows: Iterable[Any]) -> Iterable[tuple[str, Framework, str, float, l
         seen[framework] += 1
         shift = _SPREAD * (place - (len(order) - 1) / 2)
         # Plotly reads a subset of HTML in names, and a strategy's name comes from a parameter.
-        name = f"{escape(formats.title(framework, strategy))}{_kind(scaling)}"
+        name = f"{escape(formats.title(framework, strategy))}{formats.strong(scaling)}"
         rows = sorted(members[framework, strategy, scaling], key=lambda row: row.workers)
         yield name, framework, dash, shift, rows
 
@@ -300,19 +290,25 @@ def _add_medians(
     figure.add_scatter(
         x=xs,
         y=[middle for middle, _ in values],
-        error_y={
-            "type": "data",
-            "array": [ends[1] - middle if ends else 0 for middle, ends in values],
-            "arrayminus": [middle - ends[0] if ends else 0 for middle, ends in values],
-            "thickness": 1.8,
-            "width": 6,
-        },
+        error_y=_error_bars(values, thickness=1.8, width=6),
         mode="lines+markers",
         line={"color": COLOURS[framework], "width": 2, "dash": dash},
         marker={"size": 10, "symbol": _MARKERS[framework]},
         name=name,
         legendgroup=name,
     )
+
+
+def _error_bars(
+    values: list[tuple[float, Interval | None]], *, thickness: float, width: float
+) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [ends[1] - middle if ends else 0 for middle, ends in values],
+        "arrayminus": [middle - ends[0] if ends else 0 for middle, ends in values],
+        "thickness": thickness,
+        "width": width,
+    }
 
 
 def _add_share(

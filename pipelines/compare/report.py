@@ -29,7 +29,7 @@ from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.errors import InputError
 from pipelines.metrics import METRICS
 from pipelines.predict.measured import anatomies_of
-from pipelines.predict.predict import predict
+from pipelines.predict.predict import predict_selected
 from pipelines.runs import COMPONENTS_TAG, RunRecord, batch_field
 from pipelines.strategies import FRAMEWORKS, Framework
 
@@ -89,20 +89,20 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
         differences=differences,
         splits=splits,
         laws=fitted_laws(cells),
-        prediction=_prediction(records, selection) if anatomies else None,
+        prediction=_prediction(selection, anatomies) if anatomies else None,
         pipelines=pipelines,
         failed=selection.unfinished,
         notes=notes(selection, settings, cells, scaling, verdicts),
     )
 
 
-def _prediction(records: Sequence[RunRecord], selection: Selection) -> Prediction | None:
+def _prediction(selection: Selection, anatomies: Sequence[RunRecord]) -> Prediction | None:
     """Of a few worker counts beyond the measured ones, if the study has what it takes."""
     if len(selection.study_ids) > 1:
         return None
     most = max(key.workers for key in selection.cells)
     try:
-        return predict(records, [most * factor for factor in _BEYOND], None, *selection.study_ids)
+        return predict_selected(selection, anatomies, [most * factor for factor in _BEYOND])
     except InputError:  # some series was not taken apart on two workers or more
         return None
 

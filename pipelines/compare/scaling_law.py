@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from pipelines.compare.law_model import Law, LawPoint
-from pipelines.compare.model import Interval
+from pipelines.compare.part import Interval
+from pipelines.compare.statistics import percentile_interval
 
 __all__ = ["LEAST_WORKER_COUNTS", "fit_law"]
 
@@ -52,7 +53,11 @@ def fit_law(samples: Mapping[int, Sequence[float]]) -> Law | None:
         low, high = np.percentile([_peak(each) for each in resampled], _ENDS, method="nearest")
         peak_ends = (_or_none(low), _or_none(high))
     base, contention, coherency = _parameters(solution[None])[:, 0]
-    ends = [None] * 3 if resampled is None else [_ends(v) for v in _parameters(resampled)]
+    ends = (
+        [None] * 3
+        if resampled is None
+        else [percentile_interval(v) for v in _parameters(resampled)]
+    )
     return Law(
         base_throughput=base,
         base_throughput_interval95=ends[0],
@@ -123,16 +128,11 @@ def _curve(workers: Floats, solution: Floats, resampled: Floats | None) -> list[
     counts = np.unique(np.geomspace(1, 2 * workers.max(), _CURVE_POINTS).round())
     ends: list[Interval | None] = [None] * counts.size
     if resampled is not None:
-        ends = [_ends(values) for values in _throughput(counts, resampled).T]
+        ends = [percentile_interval(values) for values in _throughput(counts, resampled).T]
     return [
         LawPoint(workers=int(count), throughput=float(value), interval95=interval)
         for count, value, interval in zip(counts, _throughput(counts, solution), ends, strict=True)
     ]
-
-
-def _ends(values: Floats) -> Interval:
-    low, high = np.percentile(values, _ENDS)
-    return float(low), float(high)
 
 
 def _or_none(value: float) -> float | None:

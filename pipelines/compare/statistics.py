@@ -21,6 +21,7 @@ __all__ = [
     "interval_of_median",
     "interval_of_ratio",
     "median",
+    "percentile_interval",
     "range_coverage",
     "resampled_medians",
     "verdict",
@@ -45,7 +46,7 @@ def interval_of_median(values: Sequence[float]) -> Interval | None:
     values = _finite(values)
     if len(values) < 2:
         return None  # nothing to resample: an interval would be invented
-    return _interval(resampled_medians(values))
+    return percentile_interval(resampled_medians(values))
 
 
 def interval_of_ratio(above: Sequence[float], below: Sequence[float]) -> Interval | None:
@@ -56,7 +57,7 @@ def interval_of_ratio(above: Sequence[float], below: Sequence[float]) -> Interva
     above, below = _finite(above), _finite(below)
     if min(len(above), len(below)) < 2 or min(below) <= 0:
         return None
-    return _interval(resampled_medians(above) / resampled_medians(below, 1))
+    return percentile_interval(resampled_medians(above) / resampled_medians(below, 1))
 
 
 def verdict(torch: Sequence[float], tf: Sequence[float]) -> Verdict:
@@ -95,7 +96,8 @@ def _welch(one: Any, other: Any) -> float:
     return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
 
 
-def _interval(resampled: Any) -> Interval:
+def percentile_interval(resampled: Any) -> Interval:
+    """Between which 95 % of resampled values lie."""
     low, high = np.percentile(resampled, [2.5, 97.5])
     return float(low), float(high)
 

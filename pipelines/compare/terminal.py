@@ -8,7 +8,7 @@ from pipelines.compare import formats
 from pipelines.compare.model import Report
 from pipelines.strategies import Framework
 
-__all__ = ["print_report"]
+__all__ = ["bullet", "print_report", "table_of"]
 
 _STYLES: dict[Framework, str] = {"tf": "dark_orange", "torch": "slate_blue1"}
 _NARROW = 96
@@ -42,17 +42,17 @@ def print_report(report: Report, console: Console) -> None:
     if report.notes:
         console.print()
         for note in report.notes:
-            console.print(_bullet(note))
+            console.print(bullet(note))
 
 
-def _bullet(note: str) -> Table:
+def bullet(note: str) -> Table:
     """A hanging indent, which Rich only gives to cells."""
     grid = Table.grid(padding=(0, 1))
     grid.add_row(Text("-", style="dim"), Text(note, style="dim"))
     return grid
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
     """A table whose columns are right-aligned unless their header starts with ``<``."""
     table = Table(
         title=title,
@@ -73,14 +73,13 @@ def _table(title: str, *columns: str) -> Table:
 
 def _name(framework: Framework, strategy: str, scaling: str, wide: bool) -> Text:
     name = formats.title(framework, strategy) if wide else f"{framework} {strategy}"
-    name += ", strong" if scaling == "strong" else ""
-    return Text(name, style=_STYLES[framework])
+    return Text(name + formats.strong(scaling), style=_STYLES[framework])
 
 
 def _cells(report: Report, wide: bool) -> Table:
     columns = ["<framework, strategy", "workers", "examples/s", "95 % interval", "wall"]
     columns.append(formats.judged_title(cell.eval_metrics for cell in report.cells))
-    table = _table("Training runs", *columns, *(["memory"] if wide else []))
+    table = table_of("Training runs", *columns, *(["memory"] if wide else []))
     for cell in report.cells:
         table.add_row(
             _name(cell.framework, cell.strategy, cell.scaling, wide),
@@ -95,7 +94,7 @@ def _cells(report: Report, wide: bool) -> Table:
 
 
 def _scaling(report: Report, wide: bool) -> Table:
-    table = _table(
+    table = table_of(
         "Scaling efficiency",
         "<framework, strategy", "workers", "base", "speed-up", "efficiency", "95 % interval",
     )  # fmt: skip
@@ -114,7 +113,7 @@ def _scaling(report: Report, wide: bool) -> Table:
 
 
 def _differences(report: Report) -> Table:
-    table = _table(
+    table = table_of(
         "PyTorch / TensorFlow, examples/s",
         "<strategies", "workers", "ratio", "95 % interval", "<verdict",
     )  # fmt: skip
@@ -122,7 +121,7 @@ def _differences(report: Report) -> Table:
         table.add_row(
             Text(
                 f"{difference.torch_strategy} / {difference.tf_strategy}"
-                f"{', strong' if difference.scaling == 'strong' else ''}"
+                f"{formats.strong(difference.scaling)}"
             ),
             str(difference.workers),
             f"{difference.ratio:.2f}",
@@ -133,7 +132,7 @@ def _differences(report: Report) -> Table:
 
 
 def _splits(report: Report, wide: bool) -> Table:
-    table = _table(
+    table = table_of(
         "Where a step goes",
         *("<framework, strategy", "workers", "step", "compute", "loop", "input", "communication"),
     )
@@ -153,7 +152,7 @@ def _splits(report: Report, wide: bool) -> Table:
 def _pipelines(report: Report) -> Table:
     """Stages as rows, so that two frameworks always fit."""
     runs = report.pipelines
-    table = _table("Pipelines", "<stage", *(formats.title(name) for name in runs))
+    table = table_of("Pipelines", "<stage", *(formats.title(name) for name in runs))
     for stage in formats.stages(report):
         table.add_row(stage, *(formats.seconds(run.stages.get(stage)) for run in runs.values()))
     table.add_row(
@@ -169,7 +168,7 @@ def _pipelines(report: Report) -> Table:
 
 def _failed(report: Report) -> Table:
     title = f"[red]Runs that do not count ({len(report.failed)})[/red]"
-    table = _table(title, "<run", "<status", "<why")
+    table = table_of(title, "<run", "<status", "<why")
     for run in report.failed:
         again = "; run again since, and finished" if run.retried else ""
         name = Text.assemble(run.name, "\n", (run.run_id, "dim"))

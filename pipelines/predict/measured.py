@@ -170,8 +170,8 @@ def _place(run: RunRecord) -> Place:
 
 
 def _cell_step(run: RunRecord) -> Step:
-    timed = int(run.params["steps"]) - int(run.params["warmup_steps"])
-    return Step(run.metrics["step_seconds"], run.metrics.get("data_wait_seconds", 0.0) / timed)
+    waited = run.metrics.get("data_wait_seconds", 0.0)
+    return Step(run.metrics["step_seconds"], waited / run.timed_steps)
 
 
 def _lone_step(run: RunRecord) -> Step:

@@ -5,23 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.collectives import fit_link
-from pipelines.compare.collect import select
+from pipelines.compare.collect import Selection, select
 from pipelines.compare.model import Interval
 from pipelines.compare.prediction_model import Basis, Forecast, Point, Prediction
 from pipelines.compare.rules import check_cells, check_parity
+from pipelines.compare.statistics import percentile_interval
 from pipelines.errors import InputError
-from pipelines.predict.measured import (
-    Measured,
-    anatomies_of,
-    measurements,
-)
+from pipelines.predict.measured import Measured, anatomies_of, measurements
 from pipelines.predict.model import StepModel, calibrate
 from pipelines.predict.network import Network
 from pipelines.predict.notes import notes
 from pipelines.runs import RunRecord
 from pipelines.strategies import WITHOUT_ALL_REDUCE
 
-__all__ = ["predict"]
+__all__ = ["predict", "predict_selected"]
 
 _DRAWS = 999
 _SEED = 20_240_229
@@ -56,6 +53,20 @@ def predict(
     anatomies = anatomies_of(records, selection.study_ids)
     check_cells([*selection.cell_runs, *anatomies])
     check_parity(selection.cell_runs, records)
+    return predict_selected(selection, anatomies, workers, network)
+
+
+def predict_selected(
+    selection: Selection,
+    anatomies: Sequence[RunRecord],
+    workers: Sequence[int],
+    network: Network | None = None,
+) -> Prediction:
+    """The same from cells that have been found comparable, and their anatomies.
+
+    Raises:
+        InputError: if they do not hold what a prediction rests on.
+    """
     known = selection.cell_runs[0].params
     if network is not None and known["network"] != _REAL:
         raise InputError(
@@ -160,5 +171,4 @@ def _efficiency(measured: Measured, workers: int, step_seconds: float) -> float:
 def _ends(values: Sequence[float]) -> Interval | None:
     if not values:
         return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return percentile_interval(values)

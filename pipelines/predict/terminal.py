@@ -6,6 +6,7 @@ from rich.text import Text
 
 from pipelines.compare import formats
 from pipelines.compare.prediction_model import Basis, Forecast, Point, Prediction
+from pipelines.compare.terminal import bullet, table_of
 
 __all__ = ["print_prediction"]
 
@@ -27,27 +28,16 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
         console.print(Text(_basis(forecast.basis), style="dim"))
     console.print()
     for note in prediction.notes:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text("-", style="dim"), Text(note, style="dim"))
-        console.print(grid)
+        console.print(bullet(note))
 
 
 def _table(forecast: Forecast) -> Table:
     name = formats.title(forecast.framework, forecast.strategy)
-    table = Table(
-        title=f"PREDICTED: {name}, {forecast.scaling} scaling",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for heading in (
+    table = table_of(
+        f"PREDICTED: {name}, {forecast.scaling} scaling",
         *("workers", "step", "examples/s", "efficiency", "95 % interval"),
         *("ring", "tree", "communication"),
-    ):
-        table.add_column(heading, justify="right", overflow="fold")
+    )
     for point in forecast.points:
         table.add_row(*_row(point))
     return table
