@@ -25,6 +25,8 @@ _BEFORE_TIMING = (
     "first_step_seconds",
 )
 
+_FIXED = {"weak": "batch per worker", "strong": "global batch"}
+"""What a kind of scaling holds fixed."""
 _BLESSINGS = {True: "was blessed", False: "was not blessed", None: "was not judged"}
 
 
@@ -36,7 +38,15 @@ def findings(
     pipelines: Mapping[Framework, PipelineRun],
     failed: Sequence[Unfinished],
 ) -> list[Finding]:
-    """Speed, scaling, where time goes, and pipelines or else start-up: what there is of them."""
+    """Speed, scaling, where time goes, and pipelines or else start-up: what there is of them.
+
+    Where both kinds of scaling were measured it is weak scaling that is told: the tables have both.
+    """
+    kind = "weak" if any(cell.scaling == "weak" for cell in cells) else "strong"
+    cells = [each for each in cells if each.scaling == kind]
+    scaling = [each for each in scaling if each.scaling == kind]
+    differences = [each for each in differences if each.scaling == kind]
+    splits = [each for each in splits if each.scaling == kind]
     answers = [
         _speed(cells, differences),
         _scaling(cells, scaling),
@@ -112,7 +122,7 @@ def _at_other_counts(told: Difference, differences: Sequence[Difference]) -> lis
     sentences = []
     for other in differences:
         same = (other.tf_strategy, other.torch_strategy) == (told.tf_strategy, told.torch_strategy)
-        if same and other.scaling == told.scaling and other.workers != told.workers:
+        if same and other.workers != told.workers:
             headline, _ = _compared(other)
             sentences.append(f"At {formats.workers(other.workers)}: {headline}.")
     return sentences
@@ -149,6 +159,7 @@ def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding 
     ]
     if not points:
         return None
+    kind = points[0].scaling
     most, base = points[0].workers, min(point.base_workers for point in points)
     shares = " and ".join(
         f"{formats.title(point.framework, point.strategy)} kept "
@@ -159,9 +170,9 @@ def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding 
         {point.framework: formats.percent(point.efficiency, 0) for point in points}
     )
     return Finding(
-        topic=f"Weak scaling, {base} to {formats.workers(most)}",
+        topic=f"{kind.capitalize()} scaling, {base} to {formats.workers(most)}",
         headline=headline,
-        statement=f"With a fixed batch per worker, {shares} of ideal throughput.",
+        statement=f"With a fixed {_FIXED[kind]}, {shares} of ideal throughput.",
     )
 
 

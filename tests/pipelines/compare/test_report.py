@@ -69,6 +69,30 @@ def test_worker_counts_beyond_the_measured_ones_are_predicted(taken_apart, tmp_p
     assert 'id="chart-splits"' in page
 
 
+def test_findings_never_mix_the_two_kinds_of_scaling(study):
+    for framework, weak, strong in (("tf", 2000.0, 1500.0), ("torch", 3000.0, 1000.0)):
+        for workers in (1, 2):
+            study.repeats(framework, workers, [weak, weak + 1, weak + 2])
+            batch = {"batch_size_per_worker": str(64 // workers), "global_batch_size": "64"}
+            rates = [strong, strong + 1, strong + 2]
+            study.repeats(framework, workers, rates, scaling="strong", **batch)
+    speed, scaling, *_ = build_report(study.runs).findings
+    assert speed.headline == "PyTorch 1.50× as fast"
+    assert "trained 3,001 examples/s" in speed.statement
+    assert scaling.statement.count("kept") == 2
+
+
+def test_findings_on_strong_scaling_alone_say_so(study):
+    for framework in ("tf", "torch"):
+        for workers, rate in ((1, 1000.0), (2, 1500.0)):
+            batch = {"batch_size_per_worker": str(64 // workers), "global_batch_size": "64"}
+            rates = [rate, rate + 1, rate + 2]
+            study.repeats(framework, workers, rates, scaling="strong", **batch)
+    _, scaling, *_ = build_report(study.runs).findings
+    assert scaling.topic == "Strong scaling, 1 to 2 workers"
+    assert scaling.statement.startswith("With a fixed global batch, ")
+
+
 def test_nothing_is_predicted_where_nothing_was_taken_apart(full_study):
     report = build_report(full_study.runs)
     assert report.prediction is None
