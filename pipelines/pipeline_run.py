@@ -11,6 +11,7 @@ from pipelines.dag import RESULT_NAME, PipelineResult
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
+from pipelines.parity.software import describe_framework
 from pipelines.runs import COMPONENTS_TAG
 from pipelines.strategies import Framework
 
@@ -42,6 +43,7 @@ def run_pipeline(
         "framework": framework,
         "workers": workers,
         **({"strategy": config.strategy(framework)} if workers > 1 else {}),
+        **describe_framework(config, framework),
     }
     tracking.prepare_store(config)
     run_id = tracking.create_run(config, f"{framework} pipeline", "pipeline", study_id, params)

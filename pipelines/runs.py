@@ -111,6 +111,8 @@ class RunRecord:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     """Last value of each metric."""
+    experiment_id: str = ""
+    """MLflow's, of the study that the run is part of."""
 
     @property
     def timed_steps(self) -> int:

@@ -8,6 +8,7 @@ A tracking server that does not answer is a ``WorkError``, whichever function as
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ __all__ = [
     "log_metrics",
     "new_study_id",
     "prepare_store",
+    "read_file",
     "read_runs",
     "require_run",
     "tag_experiment",
@@ -226,6 +228,18 @@ def log_files(config: Config, run_id: str, files: Iterable[Path]) -> None:
         _client(config).log_artifact(run_id, str(file))
 
 
+def read_file(config: Config, run_id: str, name: str) -> str | None:
+    """The text of one of a run's artifacts; None if the run has none of that name."""
+    from mlflow.exceptions import MlflowException
+
+    client = _client(config, briefly=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, name, folder)).read_text()
+    except (MlflowException, OSError):  # whichever the kind of store raises for what is not there
+        return None
+
+
 class TrackedRun:
     """The run that this process belongs to; on any rank but 0 its methods do nothing."""
 
@@ -371,6 +385,7 @@ def read_runs(config: Config) -> list[RunRecord]:
             params=run.data.params,
             tags=run.data.tags,
             metrics=run.data.metrics,
+            experiment_id=run.info.experiment_id,
         )
         for run in found
     ]

@@ -102,9 +102,9 @@ def test_series_runs_both_comparisons_and_goes_on_where_it_was(
 ) -> None:
     config, said = load_quickstart("study.workers=[1]"), []
 
-    Series(config, "torch").measure(1, said.append)
+    Series(config, "torch").measure({"equal": 1, "slowed": 1}, said.append)
     again = Series(config, "torch")
-    again.measure(1, said.append)
+    again.measure({"equal": 1, "slowed": 1}, said.append)
 
     assert said == ["torch: pair 1 of 1, equal", "torch: pair 1 of 1, slowed"]
     done = [(run.comparison, run.side) for run in again.runs]
@@ -129,7 +129,7 @@ def test_method_answers_what_is_asked_of_it(
 
     monkeypatch.setattr(series, "launch", train)
     output = tmp_path / "method.json"
-    method.main(only="torch", pairs=6, runs=tmp_path / "runs", output=output)
+    method.main(only="torch", equal=6, slowed=6, runs=tmp_path / "runs", output=output)
 
     record = json.loads(output.read_text())
     found = record["frameworks"]["torch"]
@@ -144,7 +144,7 @@ def test_method_answers_what_is_asked_of_it(
     counted = [rate for rate in verdict["rates"] if rate["kind"] == "found"]
     assert [(rate["repeats"], rate["studies"]) for rate in counted] == [(3, 2), (5, 1)]
     with pytest.raises(InputError, match="runs of another configuration; give another folder"):
-        method.main(only="torch", pairs=6, steps=100, runs=tmp_path / "runs")
+        method.main(only="torch", equal=6, slowed=6, steps=100, runs=tmp_path / "runs")
 
 
 def test_method_without_runs_says_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -261,6 +262,8 @@ def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "R
             write_report,
         )
         from pipelines.compare.collect import latest_study
+        from pipelines.parity.record import read
+        from pipelines.ui_address import run_address
 
         asked = [name.partition("/") for name in names or [config.name]]
         found = {}
@@ -269,7 +272,9 @@ def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "R
             found[name] = tracking.read_runs(config.model_copy(update={"name": name}))
         study_ids = [study_id or latest_study(found[name]) for name, _, study_id in asked]
         records = [run for runs in found.values() for run in runs]
-        report = build_report(records, study_ids)
+        report = build_report(
+            records, study_ids, partial(read, config), partial(run_address, config)
+        )
         if len(study_ids) == 1:
             own = config.model_copy(update={"name": asked[0][0]})
             log_summaries(own, report, records)

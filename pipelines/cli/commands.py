@@ -13,6 +13,7 @@ import typer
 
 from pipelines.cli.options import ConfigOption, JsonOption, SetOption
 from pipelines.stage import DEBUG_VARIABLE
+from pipelines.ui_address import DEFAULT_PORT
 
 __all__ = ["app"]
 
@@ -286,7 +287,9 @@ def predict(
 def ui(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on this machine.")
+    ] = DEFAULT_PORT,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """The MLflow UI on the study's runs."""

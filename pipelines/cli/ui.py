@@ -15,7 +15,7 @@ from rich.console import Console
 from pipelines.chart_view import runs_page
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.secrets import shown
+from pipelines.ui_address import is_server, ui_address
 
 __all__ = ["serve_ui"]
 
@@ -31,11 +31,9 @@ def serve_ui(config: Config, port: int, browser: bool) -> None:
     """
     from pipelines.tracking import experiment_id, experiment_tags
 
-    remote = config.tracking_uri.startswith(("http://", "https://"))
-    # Of a server's address without the credentials: it is printed, and on the browser's command
-    # line anyone could read it.
-    base = shown(config.tracking_uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    address = base + runs_page(experiment_id(config), experiment_tags(config))
+    remote = is_server(config)
+    page = runs_page(experiment_id(config), experiment_tags(config))
+    address = ui_address(config, port) + page  # on the browser's command line too
     if not remote:
         _refuse_taken(port)
     Console(stderr=True).print(f"MLflow: {address}", soft_wrap=True, highlight=False)

@@ -78,6 +78,9 @@ def select(records: Sequence[RunRecord], study_ids: Sequence[str] | None = None)
         if _study_of(run) in chosen_ids and run.status != "FINISHED":
             retried = run.params.get("framework") in chosen
             unfinished.append(_unfinished(run, "did not finish", retried))
+    attempted = any(_study_of(run) in chosen_ids for run in cells)
+    if not kept and (attempted or not chosen):
+        raise InputError(_nothing_finished(chosen_ids, unfinished[0], len(unfinished)))
     return Selection(chosen_ids, dict(groups), chosen, unfinished, superseded)
 
 
@@ -151,7 +154,7 @@ def _place(run: RunRecord) -> _Place | None:
 def _why_not(run: RunRecord, place: _Place | None) -> str:
     """Why a run does not count, or an empty string if it does."""
     if run.status == "RUNNING":
-        return "still running, or cut off without a word"
+        return "still runs, or was cut off without a word"
     if run.status != "FINISHED":
         return "did not finish"
     if place is None:
@@ -170,6 +173,14 @@ def _unfinished(run: RunRecord, reason: str, retried: bool) -> Unfinished:
         status=run.status,
         reason=reason,
         retried=retried,
+    )
+
+
+def _nothing_finished(study_ids: Sequence[str], first: Unfinished, count: int) -> str:
+    return (
+        f"nothing to compare: of study {_listed(study_ids)} nothing finished; of {count} runs the "
+        f"first is {first.name}, {first.status}, which {first.reason}; see its log, then go on by "
+        "`tandem study --resume FOLDER`"
     )
 
 

@@ -11,7 +11,6 @@ from pipelines.compare.model import (
     PipelineRun,
     ScalingPoint,
     StepSplit,
-    Unfinished,
 )
 from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 
@@ -36,7 +35,6 @@ def findings(
     differences: Sequence[Difference],
     splits: Sequence[StepSplit],
     pipelines: Mapping[Framework, PipelineRun],
-    failed: Sequence[Unfinished],
 ) -> list[Finding]:
     """Speed, scaling, where time goes, and pipelines or else start-up: what there is of them.
 
@@ -53,11 +51,7 @@ def findings(
         _step_split(cells, splits),
         _pipelines(pipelines) if pipelines else _start_up(cells),
     ]
-    found = [answer for answer in answers if answer is not None]
-    if not found:
-        statement = f"None of the {len(failed)} tracked runs finished; see the list of failed runs."
-        return [Finding(topic="Outcome", headline="Nothing finished", statement=statement)]
-    return found
+    return [answer for answer in answers if answer is not None]
 
 
 def _fastest(cells: Sequence[Cell]) -> dict[Framework, Cell]:

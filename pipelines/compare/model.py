@@ -9,6 +9,7 @@ from typing import Literal
 from pipelines.compare.law_model import Law
 from pipelines.compare.part import Interval, Part
 from pipelines.compare.prediction_model import Prediction
+from pipelines.parity.model import Parity
 from pipelines.strategies import Framework
 
 __all__ = [
@@ -55,19 +56,23 @@ class Dataset(Part):
 
 
 class Software(Part):
-    """One framework's software."""
+    """The software of one framework's runs, as they recorded it."""
 
+    framework: Framework
     framework_version: str | None = None
     software_build: str | None = None
     """The class of build, such as ``cpu`` or ``cuda12``."""
     python_version: str | None = None
+    mlflow_run_ids: list[str]
+    """The runs that had it."""
 
 
 class Environment(Part):
     """What all compared runs ran on."""
 
     hardware: str | None = None
-    software: dict[Framework, Software] = {}
+    software: list[Software] = []
+    """By framework, oldest first: more than one of a framework if its runs' versions differ."""
 
 
 class Settings(Part):
@@ -254,5 +259,9 @@ class Report(Part):
     """Empty if no pipeline ran."""
     failed: list[Unfinished]
     """Never dropped silently."""
+    parity: list[Parity] = []
+    """The verdicts that the comparison rests on, as far as their files are still there."""
+    run_address: str | None = None
+    """What the address of a run in MLflow begins with, its id follows; null: not one for all."""
     notes: list[str]
     """How to read the figures, and what they cannot tell."""

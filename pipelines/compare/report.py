@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from pipelines.compare import formats
@@ -28,10 +28,11 @@ from pipelines.compare.prediction_model import Prediction
 from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.errors import InputError
 from pipelines.metrics import METRICS
+from pipelines.parity.model import Parity
 from pipelines.predict.measured import anatomies_of
 from pipelines.predict.predict import predict_selected
 from pipelines.runs import COMPONENTS_TAG, RunRecord, batch_field
-from pipelines.strategies import FRAMEWORKS, Framework
+from pipelines.strategies import FRAMEWORKS
 
 __all__ = ["build_report"]
 
@@ -39,15 +40,23 @@ _STAGE_SUFFIX = "_stage_seconds"
 _BATCH_SIZES = ("batch_size_per_worker", "global_batch_size")
 _BEYOND = (2, 4, 8, 32)
 """Times the most workers that were measured: what is predicted."""
+_VERSIONS = ("framework", "framework_version", "software_build", "python_version")
 _STAGES = [name for name in METRICS if name.endswith(_STAGE_SUFFIX)]
 
 
-def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None = None) -> Report:
+def build_report(
+    records: Sequence[RunRecord],
+    study_ids: Sequence[str] | None = None,
+    read_parity: Callable[[str], Parity | None] = lambda run_id: None,
+    run_address: Callable[[str], str] | None = None,
+) -> Report:
     """Compare the runs of one study, or of several that did the same work.
 
     Args:
         records: all runs of the studies' experiments, in any order; strangers are ignored.
         study_ids: which executions of the studies; None means the latest.
+        read_parity: the verdict that a run of parity has kept, by the run's id.
+        run_address: what the address of an experiment's runs begins with, by its id.
 
     Raises:
         InputError: if there is nothing to report.
@@ -76,13 +85,13 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
         study=_names(runs or records),
         study_id=selection.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        findings=findings(cells, scaling, differences, splits, pipelines, selection.unfinished),
+        findings=findings(cells, scaling, differences, splits, pipelines),
         dataset=Dataset(
             fingerprint=known.get("dataset_fingerprint"),
             rows=_integer(known.get("dataset_rows")),
             source=known.get("dataset_source"),
         ),
-        environment=_environment(known, runs),
+        environment=Environment(hardware=known.get("hardware"), software=_software(runs)),
         settings=settings,
         cells=cells,
         scaling=scaling,
@@ -92,6 +101,8 @@ def build_report(records: Sequence[RunRecord], study_ids: Sequence[str] | None =
         prediction=_prediction(selection, anatomies) if anatomies else None,
         pipelines=pipelines,
         failed=selection.unfinished,
+        parity=[kept for run in verdicts if (kept := read_parity(run.run_id)) is not None],
+        run_address=_address([*runs, *anatomies], run_address),
         notes=notes(selection, settings, cells, scaling, verdicts),
     )
 
@@ -131,15 +142,25 @@ def _components(text: str) -> dict[str, float]:
         return {}
 
 
-def _environment(known: Mapping[str, str], runs: Sequence[RunRecord]) -> Environment:
-    software: dict[Framework, Software] = {}
-    for framework in FRAMEWORKS:
-        own = _first_values([run for run in runs if run.params.get("framework") == framework])
-        if own:
-            software[framework] = Software.model_validate(
-                {field: own[field] for field in Software.model_fields if field in own}
-            )
-    return Environment(hardware=known.get("hardware"), software=software)
+def _software(runs: Sequence[RunRecord]) -> list[Software]:
+    """Runs with the same versions together."""
+    alike: dict[tuple[str | None, ...], list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: run.start_time):
+        if run.params.get("framework") in FRAMEWORKS:
+            alike.setdefault(tuple(run.params.get(name) for name in _VERSIONS), []).append(run)
+    found = [
+        Software.model_validate(
+            dict(zip(_VERSIONS, versions, strict=True))
+            | {"mlflow_run_ids": [run.run_id for run in members]}
+        )
+        for versions, members in alike.items()
+    ]
+    return sorted(found, key=lambda software: FRAMEWORKS.index(software.framework))
+
+
+def _address(runs: Sequence[RunRecord], of: Callable[[str], str] | None) -> str | None:
+    experiments = {run.experiment_id for run in runs}
+    return of(experiments.pop()) if of is not None and len(experiments) == 1 else None
 
 
 def _names(runs: Sequence[RunRecord]) -> str:

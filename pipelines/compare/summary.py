@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pipelines import tracking
 from pipelines.chart_view import SUMMARY_PARAM, VIEW_TAG, chart_view, encode_view
 from pipelines.compare.model import Cell, Report
-from pipelines.compare.plots import COLOURS
 from pipelines.config import Config
+from pipelines.page.look import COLOURS
 from pipelines.runs import STUDY_TAG, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pipelines.compare.html import embed, render_page
+from pipelines.page.html import embed, render_page
 from pipelines.parity import formats, plots
 from pipelines.parity.model import Parity
 from pipelines.parity.trace import QUANTITIES

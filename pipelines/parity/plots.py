@@ -4,7 +4,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from pipelines.compare.plots import COLOURS, styled
+from pipelines.page.look import COLOURS, styled
 from pipelines.parity.model import Comparison, Parity
 from pipelines.parity.trace import Quantity
 from pipelines.strategies import FRAMEWORKS, Framework

@@ -4,17 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipelines import tracking
 from pipelines.cell import study_params
 from pipelines.config import Config
 from pipelines.ingest.manifest import Manifest
 from pipelines.parity.model import Parity
-from pipelines.parity.output import write_parity
+from pipelines.parity.output import JSON_NAME, write_parity
 from pipelines.parity.software import code_digest, describe_frameworks
 from pipelines.runs import PARITY_PASSED, RunRecord
 from pipelines.strategies import FRAMEWORKS
 
-__all__ = ["find_passed", "keep", "parity_params"]
+__all__ = ["find_passed", "keep", "parity_params", "read"]
 
 _THOROUGHNESS = ("parity_steps", "parity_workers", "parity_floor_runs")
 _OF_A_STUDY = (
@@ -82,6 +84,15 @@ def find_passed(records: Sequence[RunRecord], params: Mapping[str, object]) -> R
         if _covers(run.params, params):
             return run
     return None
+
+
+def read(config: Config, run_id: str) -> Parity | None:
+    """The whole of a tracked verdict; None if its file is gone, or of a version long past."""
+    text = tracking.read_file(config, run_id, JSON_NAME)
+    try:
+        return None if text is None else Parity.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _covers(had: Mapping[str, str], wanted: Mapping[str, object]) -> bool:

@@ -1,9 +1,12 @@
-"""What the proof holds for besides the configuration: each framework's build, and the code."""
+"""What runs rest on besides their configuration: each framework's build, and the code."""
 
 import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 from pipelines.config import Config
@@ -11,26 +14,30 @@ from pipelines.environments import PROJECT_ROOT, find_python
 from pipelines.errors import WorkError
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["code_digest", "describe_frameworks"]
+__all__ = ["code_digest", "describe_framework", "describe_frameworks"]
 
 _PACKAGES = ("pipelines", "tf_pipeline", "torch_pipeline")
 
 
 def describe_frameworks(config: Config) -> dict[Framework, dict[str, str]]:
-    """Each framework's ``framework_version`` and ``software_build``, as its own runs record them.
+    """Each framework's version and build and its Python's version, as its own runs record them.
 
     Raises:
         WorkError: if a framework cannot be imported.
     """
-    asked = {framework: _ask(config, framework) for framework in FRAMEWORKS}  # both at once
-    answers: dict[Framework, dict[str, str]] = {}
-    for framework, process in asked.items():
-        said, complaint = process.communicate()
-        if process.returncode != 0:
-            last = (complaint.strip().splitlines() or ["no output"])[-1]
-            raise WorkError(f"{framework}_pipeline does not say what it runs on: {last}")
-        answers[framework] = json.loads(said.splitlines()[-1])
-    return answers
+    with ThreadPoolExecutor() as pool:  # both at once
+        said = pool.map(partial(describe_framework, config), FRAMEWORKS)
+        return dict(zip(FRAMEWORKS, said, strict=True))
+
+
+def describe_framework(config: Config, framework: Framework) -> dict[str, str]:
+    """What one framework says of itself; importing it takes seconds, so it is asked once.
+
+    Raises:
+        WorkError: if it cannot be imported.
+    """
+    variables = tuple(sorted(config.child_variables.items()))
+    return dict(_ask(framework, find_python(framework), Path.cwd(), variables))
 
 
 def code_digest(root: Path = PROJECT_ROOT) -> str:
@@ -43,16 +50,25 @@ def code_digest(root: Path = PROJECT_ROOT) -> str:
     return digest.hexdigest()
 
 
-def _ask(config: Config, framework: Framework) -> "subprocess.Popen[str]":
+@cache
+def _ask(
+    framework: Framework, python: Path, folder: Path, variables: tuple[tuple[str, str], ...]
+) -> Mapping[str, str]:
     program = (
-        f"import json; from {framework}_pipeline.strategy import describe_software; "
-        "print(json.dumps(describe_software()))"
+        f"import json, platform; from {framework}_pipeline.strategy import describe_software; "
+        "print(json.dumps(describe_software() | {'python_version': platform.python_version()}))"
     )
-    return subprocess.Popen(
-        [str(find_python(framework)), "-c", program],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", **config.child_variables},
+    asked = subprocess.run(
+        [str(python), "-c", program],
+        cwd=folder,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", **dict(variables)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
     )
+    if asked.returncode != 0:
+        last = (asked.stderr.strip().splitlines() or ["no output"])[-1]
+        raise WorkError(f"{framework}_pipeline does not say what it runs on: {last}")
+    said: dict[str, str] = json.loads(asked.stdout.splitlines()[-1])
+    return said

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pipelines import tracking
-from pipelines.compare.plots import COLOURS
 from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT
+from pipelines.page.look import COLOURS
 from pipelines.runs import COMPARABLE_FIELDS, PARITY_FIELDS, PARITY_PASSED
 
 TANDEM = Path(sys.executable).with_name("tandem")

@@ -16,6 +16,7 @@ from pipelines.runs import COMPONENTS_TAG, STUDY_TAG
 
 STUDY = "20250601T120000Z"
 COMPONENTS = {"Reader": 1.5, "Statistics": 0.25, "Transform": 2.0, "Trainer": 8.0, "Evaluator": 4.0}
+SOFTWARE = {"framework_version": "framework 1.0", "software_build": "cpu"}
 
 # A DAG that does nothing; it runs as ``python -m <framework>_pipeline pipeline ...``.
 PROLOGUE = f"""
@@ -57,6 +58,7 @@ def write_dag(tmp_path: Path) -> Write:
         package = tmp_path / f"{framework}_pipeline"
         package.mkdir()
         (package / "__init__.py").touch()  # a package without one would lose to the real one
+        (package / "strategy.py").write_text(f"def describe_software():\n    return {SOFTWARE}\n")
         set_values = "".join(f"{name} = {value!r}\n" for name, value in values.items())
         (package / "__main__.py").write_text(PROLOGUE + set_values + program)
 
@@ -93,6 +95,7 @@ def test_a_dags_figures_are_logged_to_a_run_of_its_own(
     assert run.params["framework"] == framework
     assert run.params["dataset_fingerprint"] == digits.manifest.fingerprint
     assert run.params["config_sha256"] == config.digest()
+    assert SOFTWARE.items() <= run.params.items()
     assert seconds > 0
     assert run.metrics == {
         "validate_stage_seconds": 1.75,

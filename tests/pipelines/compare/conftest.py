@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.parity.model import Bounds, Comparison, Curve, Parity, StepCheck
 from pipelines.runs import (
     KIND_TAG,
     PARITY_FIELDS,
@@ -219,6 +220,48 @@ def realistic() -> StudyBuilder:
     study.repeats("tf", 2, [3905.5, 3760.2, 4012.8])
     study.repeats("torch", 2, [4420.1, 4115.6, 4512.9])
     return study
+
+
+@pytest.fixture
+def verdict() -> Parity:
+    """Both frameworks over three steps on one worker: the loss is told, and nothing else."""
+    loss = StepCheck(
+        quantity="loss",
+        differences=[0.0, 1e-7, 2e-7],
+        first_steps=2e-7,
+        largest=2e-7,
+        largest_step=3,
+        times_floor=1.0,
+        share_of_bound=0.2,
+    )
+    runs = ("tf x1", "torch x1")
+    both = Comparison(
+        kind="frameworks", left=runs[0], right=runs[1], steps=[loss], ends=[], divergence=None
+    )
+    return Parity(
+        study=COMMON["study"],
+        created="2025-06-01T12:00:00+00:00",
+        passed=True,
+        summary="all 1 pairs of runs agree over 3 steps",
+        claim="rounding",
+        workload=COMMON["workload"],
+        optimizer="adamw",
+        precision="float32",
+        global_batch_size=64,
+        workers=[1],
+        steps=3,
+        first_steps=3,
+        least={"loss": 1e-6},
+        later={"loss": 1e-6},
+        multiple=5.0,
+        lookahead=0,
+        floor_run=runs[0],
+        floor_runs=1,
+        bounds=[Bounds(quantity="loss", floor=[0.0, 1e-7, 2e-7], bound=[1e-6] * 3)],
+        comparisons=[both],
+        curves=[Curve(run=run, loss=[2.3, 2.2, 2.1]) for run in runs],
+        params={f"{framework}_strategy": name for framework, name in STRATEGIES.items()},
+    )
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def test_common_facts_come_from_the_parameters(full_study):
         "fingerprint": "ab12" * 16, "rows": 1797, "source": "digits",
     }  # fmt: skip
     assert report.environment.hardware == "x86-64, 2 cores"
-    assert report.environment.software["torch"].framework_version == "2.13.0"
+    torch = report.environment.software[-1]
+    assert (torch.framework, torch.framework_version) == ("torch", "2.13.0")
     assert report.settings.batch_size_per_worker == 64
     assert (report.settings.steps, report.settings.warmup_steps) == (200, 20)
     assert report.settings.reader == "shared"
@@ -184,10 +185,55 @@ def test_a_finished_run_that_fits_no_cell_is_listed(study, broken):
 def test_a_run_that_failed_before_it_logged_anything_is_listed(study):
     run = study.cell("tf", status="FAILED", rate=None)
     study.change(run, params={})
+    study.cell("tf")
     report = build_report(study.runs)
-    assert report.cells == []
+    assert len(report.cells) == 1
     assert [run.status for run in report.failed] == ["FAILED"]
-    assert report.findings[0].headline == "Nothing finished"
+
+
+def test_a_study_without_a_finished_cell_is_no_report(study):
+    failed = study.cell("tf", status="FAILED", rate=None)
+    study.cell("torch", status="RUNNING", rate=None)
+    said = f"nothing finished; of 2 runs the first is {failed.name}, FAILED, which did not finish"
+    with pytest.raises(InputError, match=said):
+        build_report(study.runs)
+    study.pipeline("tf")  # which does not stand in for the cells
+    with pytest.raises(InputError, match=said):
+        build_report(study.runs)
+
+
+def test_unfinished_pipelines_alone_are_no_report(study):
+    study.pipeline("torch", status="FAILED")
+    with pytest.raises(InputError, match=r"nothing finished; of 1 runs"):
+        build_report(study.runs)
+
+
+def test_runs_with_other_versions_are_told_apart(study):
+    tf = study.cell("tf")
+    old = [study.cell("torch", repeat=repeat, framework_version="2.12.0") for repeat in range(2)]
+    new = study.cell("torch", repeat=2)
+    found = [
+        (each.framework, each.framework_version, each.python_version, each.mlflow_run_ids)
+        for each in build_report(study.runs).environment.software
+    ]
+    assert found == [
+        ("tf", "2.21.0", "3.11.9", [tf.run_id]),
+        ("torch", "2.12.0", "3.11.9", [run.run_id for run in old]),
+        ("torch", "2.13.0", "3.11.9", [new.run_id]),
+    ]
+
+
+def test_a_run_has_an_address_where_all_are_of_one_experiment(study):
+    def address(experiment_id: str) -> str:
+        return f"http://mlflow/#/experiments/{experiment_id}/runs/"
+
+    study.change(study.cell("tf"), experiment_id="7")
+    study.change(study.cell("torch"), experiment_id="7")
+    assert build_report(study.runs).run_address is None
+    addressed = build_report(study.runs, run_address=address)
+    assert addressed.run_address == "http://mlflow/#/experiments/7/runs/"
+    study.change(study.cell("tf", 2), experiment_id="8")
+    assert build_report(study.runs, run_address=address).run_address is None
 
 
 def test_cells_with_fewer_repeats_than_others_are_noted(study):

@@ -16,13 +16,18 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.fetched: list[str] = []
+        self.links: list[str] = []
         self.text = ""
         self._inside = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.fetched += [value or "" for name, value in attrs if name in FETCHING]
+        values = [value or "" for name, value in attrs if name in FETCHING]
+        if tag == "a":
+            self.links += values
+        else:
+            self.fetched += values
         if tag in ("script", "style"):
             self._inside = tag
 
@@ -129,12 +134,39 @@ def test_failed_runs_are_shown(full_study, tmp_path):
 
 
 def test_partial_studies_make_a_page_too(new_study, tmp_path):
-    only_failed, one_cell, only_pipeline, bare = (new_study() for _ in range(4))
-    only_failed.cell("tf", status="FAILED", rate=None)
+    some_failed, one_cell, only_pipeline, bare = (new_study() for _ in range(4))
+    some_failed.cell("tf", status="FAILED", rate=None)
+    some_failed.cell("tf", repeat=1)
     one_cell.cell("torch")
     only_pipeline.pipeline("tf", metrics={"eval_metrics": float("nan")})
     bare.change(run := bare.cell("tf"), metrics={"examples_per_second": 5.0})
     bare.change(pipeline := bare.pipeline("torch"), metrics={}, tags={"tandem.kind": "pipeline"})
     assert run.metrics != pipeline.metrics
-    for study in (only_failed, one_cell, only_pipeline, bare):
+    for study in (some_failed, one_cell, only_pipeline, bare):
         assert page_of(build_report(study.runs), tmp_path).text
+
+
+def test_every_run_leads_to_mlflow(full_study, tmp_path):
+    base = "http://127.0.0.1:5000/#/experiments/3/runs/"
+    for run in list(full_study.runs):
+        full_study.change(run, experiment_id="3")
+    report = build_report(full_study.runs, run_address=lambda _: base)
+    page = page_of(report, tmp_path)
+    assert page.fetched == []
+    assert all(link.startswith(base.removesuffix("/runs/")) for link in page.links)
+    shown = [run_id for cell in report.cells for run_id in cell.mlflow_run_ids]
+    shown += [run.mlflow_run_id for run in report.pipelines.values()]
+    assert {f"{base}{run_id}" for run_id in shown} <= set(page.links)
+    assert "while tandem ui serves it" in page.text
+
+
+def test_the_verdict_that_the_comparison_rests_on_is_drawn(full_study, verdict, tmp_path):
+    newest = [run.run_id for run in full_study.runs if run.kind == "parity"][-1]
+    report = build_report(full_study.runs, read_parity={newest: verdict}.get)
+    assert report.parity == [verdict]
+    html, data, _ = write_report(report, tmp_path)
+    page = Page(html.read_text(encoding="utf-8"))
+    assert "How far their losses lie apart" in page.text
+    assert 'id="chart-parity-differences-0"' in html.read_text(encoding="utf-8")
+    assert Report.model_validate_json(data.read_text()) == report
+    assert "How far" not in page_of(build_report(full_study.runs), tmp_path).text

@@ -11,8 +11,8 @@ import pytest
 from pipelines import tracking
 from pipelines.chart_view import VIEW_TAG
 from pipelines.compare import Report, build_report, log_chart_view, log_summaries
-from pipelines.compare.plots import COLOURS
 from pipelines.config import Config
+from pipelines.page.look import COLOURS
 
 STUDY = "20250601T120000Z"
 OTHER_STUDY = "20250602T120000Z"

@@ -1,4 +1,5 @@
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import ComparisonRefusedError, WorkError
 from pipelines.ingest import Dataset
-from pipelines.parity.record import find_passed, parity_params
+from pipelines.parity.record import find_passed, parity_params, read
 from pipelines.parity.software import code_digest, describe_frameworks
 from pipelines.runs import PARITY_FIELDS, PARITY_PASSED, PARITY_SIDE_FIELDS, RunRecord
 from pipelines.tracking import read_runs
@@ -108,6 +109,34 @@ def test_a_framework_that_cannot_be_imported_is_named(
         describe_frameworks(config)
 
 
+def test_a_framework_is_asked_once(config: Config, frameworks: object, tmp_path: Path) -> None:
+    said = describe_frameworks(config)
+    assert said["tf"] == {
+        "framework_version": "tf 1.0",
+        "software_build": "cpu",
+        "python_version": platform.python_version(),
+    }
+
+    (tmp_path / "tf_pipeline" / "strategy.py").write_text("import no_such_module\n")
+
+    assert describe_frameworks(config) == said
+
+
+def test_a_kept_proof_is_read_back_whole_unless_its_file_is_gone(
+    config: Config, digits: Dataset, frameworks: object
+) -> None:
+    verdict = actions.parity(config, Narrator())
+    assert verdict.mlflow_run_id is not None
+
+    assert read(config, verdict.mlflow_run_id) == verdict
+
+    [file] = (config.output / "artifacts").rglob("parity.json")
+    file.write_text('{"of": "another version"}')
+    assert read(config, verdict.mlflow_run_id) is None
+    file.unlink()
+    assert read(config, verdict.mlflow_run_id) is None
+
+
 def test_a_proof_is_tracked_with_its_files_and_satisfies_compare(
     config: Config, digits: Dataset, frameworks: object
 ) -> None:
@@ -148,16 +177,16 @@ def test_run_reuses_a_proof_and_refuses_a_failed_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     config = load_quickstart("study.workers=[1]")
-    actions._ensure_parity(config, "", Narrator())
+    actions._ensure_parity(config, digits, "", Narrator())
     [proof] = read_runs(config)
-    actions._ensure_parity(config, "", Narrator())
+    actions._ensure_parity(config, digits, "", Narrator())
 
     assert len(read_runs(config)) == 1
     assert f"reused: run {proof.run_id}" in capfd.readouterr().err
 
     frameworks(tf="loss[2:] *= 1.1")
     with pytest.raises(ComparisonRefusedError, match="at step 3"):
-        actions._ensure_parity(load_quickstart("training.seed=1"), "", Narrator())
+        actions._ensure_parity(load_quickstart("training.seed=1"), digits, "", Narrator())
 
 
 def test_the_command_prints_the_verdict_and_ends_with_code_3_if_it_failed(
