@@ -11,6 +11,10 @@ BIN := .venv/bin
 CONFIG ?= configs/quickstart.yaml
 # Extra arguments for pytest: make test-torch ARGS="-k ingest -x"
 ARGS ?=
+# Files of tests that run at once. Each starts workers of its own, so not one per core of a big one.
+JOBS ?= 2
+# Whole files, since their tests share what takes minutes to make; in order, the longest being first.
+PYTEST_JOBS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +32,10 @@ test: env ## Run all tests, each in its environment
 	exit $$failed
 
 test-torch: env ## Run the shared and the PyTorch tests
-	$(BIN)/python -m pytest tests --ignore=tests/tf_pipeline -m "not bench and not long" $(ARGS)
+	$(BIN)/python -m pytest $(PYTEST_JOBS) tests --ignore=tests/tf_pipeline -m "not bench and not long" $(ARGS)
 
 test-tf: env ## Run the TensorFlow tests
-	.venv-tf/bin/python -m pytest tests/tf_pipeline -m "not long" $(ARGS)
+	.venv-tf/bin/python -m pytest $(PYTEST_JOBS) tests/tf_pipeline -m "not long" $(ARGS)
 
 test-slow: env ## Run what make test leaves out: the rest of the fault table, every strategy's resume
 	@failed=0; \

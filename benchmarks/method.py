@@ -22,7 +22,7 @@ from benchmarks.error_rates import (
     spread,
 )
 from benchmarks.report import keep, record_of
-from benchmarks.series import COMPARISONS, SLOWED_SHARE, Series
+from benchmarks.series import COMPARISONS, SLOWED_SHARE, Comparison, Series
 from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
@@ -35,7 +35,8 @@ _LEAST_PAIRS = StudyConfig().repeats
 
 def main(
     only: Annotated[Framework | None, typer.Option(help="Leave the other alone.")] = None,
-    pairs: Annotated[int, typer.Option(min=3, help="Pairs of runs in each comparison.")] = 60,
+    equal: Annotated[int, typer.Option(min=3, help="Pairs of equal runs.")] = 60,
+    slowed: Annotated[int, typer.Option(min=3, help="Pairs, one of each slowed down.")] = 30,
     steps: Annotated[
         int, typer.Option(min=51, help="Steps of each run, 50 of them warm-up.")
     ] = 300,
@@ -52,6 +53,7 @@ def main(
     series = [
         Series(_config(runs / each, steps), each) for each in ([only] if only else FRAMEWORKS)
     ]
+    pairs: dict[Comparison, int] = {"equal": equal, "slowed": slowed}
     for each in series:
         if measure:
             each.measure(pairs, lambda text: typer.echo(text, err=True), greatest_load)

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -83,7 +83,10 @@ class Series:
         return [(each["a"], each["b"]) for each in found.values() if len(each) == len(_SIDES)]
 
     def measure(
-        self, pairs: int, say: Callable[[str], None], greatest_load: float = math.inf
+        self,
+        pairs: Mapping[Comparison, int],
+        say: Callable[[str], None],
+        greatest_load: float = math.inf,
     ) -> None:
         """Run what is missing of so many pairs of each comparison, and keep each run at once.
 
@@ -107,7 +110,7 @@ class Series:
         for number, comparison, sides in left:
             while os.getloadavg()[0] > greatest_load:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-            say(f"{self.framework}: pair {number + 1} of {pairs}, {comparison}")
+            say(f"{self.framework}: pair {number + 1} of {pairs[comparison]}, {comparison}")
             for side in sides:
                 self._keep(self._run(number, comparison, side))
 
@@ -141,7 +144,10 @@ class Series:
             kept.write(json.dumps(asdict(run)) + "\n")
 
 
-def _plan(pairs: int) -> Iterator[tuple[int, Comparison, tuple[Side, ...]]]:
-    for number in range(pairs):
+def _plan(
+    pairs: Mapping[Comparison, int],
+) -> Iterator[tuple[int, Comparison, tuple[Side, ...]]]:
+    for number in range(max(pairs.values())):
         for place, comparison in enumerate(COMPARISONS):
-            yield number, comparison, _SIDES if (number + place) % 2 == 0 else _SIDES[::-1]
+            if number < pairs[comparison]:
+                yield number, comparison, _SIDES if (number + place) % 2 == 0 else _SIDES[::-1]
