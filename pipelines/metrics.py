@@ -11,7 +11,9 @@ from typing import Literal
 
 __all__ = ["METRICS", "PHASES", "Metric", "reduce_over_workers"]
 
-Group = Literal["learning", "speed", "phase", "resource", "recovery", "anatomy", "pipeline"]
+Group = Literal[
+    "learning", "speed", "phase", "resource", "recovery", "anatomy", "pipeline", "maintenance"
+]
 Reduction = Literal["chief", "max", "mean", "sum"]
 
 _REDUCERS: dict[Reduction, Callable[[Sequence[float]], float]] = {
@@ -120,6 +122,16 @@ METRICS: dict[str, Metric] = _table(
            "DAG components answered from the cache instead of being run"),
     Metric("blessed", "0 or 1", "pipeline", "chief",
            "whether the exported model met every threshold"),
+    Metric("direct_dependencies", "count", "maintenance", "chief",
+           "packages that the project itself asks for, on the framework's side"),
+    Metric("total_dependencies", "count", "maintenance", "chief",
+           "these and all packages that they require in turn, as installed"),
+    Metric("install_bytes", "B", "maintenance", "chief",
+           "the files of total_dependencies"),
+    Metric("code_lines", "lines", "maintenance", "chief",
+           "the framework's twin, without blank lines and comments"),
+    Metric("cyclomatic_complexity", "count", "maintenance", "chief",
+           "McCabe's number of the twin's functions, added up"),
 )  # fmt: skip
 
 PHASES: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.group == "phase")

@@ -1,9 +1,10 @@
 """A tracked run as the rest of the program sees it, free of MLflow's own types.
 
-Six kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
+Seven kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
 ``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG), ``parity``
 (one verdict on whether both frameworks compute the same), ``anatomy`` (what a cell's step
-consists of) and ``summary`` (what ``compare`` concluded).
+consists of), ``ledger`` (what keeping one framework's side costs) and ``summary`` (what
+``compare`` concluded).
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ __all__ = [
     "comparable_fields",
 ]
 
-RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "summary"]
+RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "ledger", "summary"]
 
 KIND_TAG = "tandem.kind"
 STUDY_TAG = "tandem.study_id"
@@ -121,5 +122,5 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """Which of the six kinds this is, or an empty string for a stranger's run."""
+        """Which of the seven kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

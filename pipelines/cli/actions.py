@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from pipelines.compare import Report
     from pipelines.parity.model import Parity
 
-__all__ = ["compare", "ingest", "parity", "pipeline", "run_everything", "study", "train"]
+__all__ = ["compare", "ingest", "ledger", "parity", "pipeline", "run_everything", "study", "train"]
 
 _MOST_TOLD = 10
 
 
 def run_everything(config: Config, narrator: Narrator) -> "Report":
-    """Ingest, both pipelines, a short proof of parity, the study, the comparison."""
+    """Ingest, both pipelines, a short proof of parity, the study, the ledger, the comparison."""
     from pipelines.tracking import new_study_id
 
     started = time.perf_counter()
@@ -48,6 +48,7 @@ def run_everything(config: Config, narrator: Narrator) -> "Report":
     for framework in FRAMEWORKS:
         pipeline(config, framework, narrator, study_id)
     study(config, study_id, narrator)
+    ledger(config, narrator, study_id)
     report = compare(config, narrator)
     narrator.say(f"Done in {time.perf_counter() - started:.0f} s.")
     return report
@@ -244,6 +245,25 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
         narrator.say(f"go on with `tandem study --resume {StudyFolder.path(config, study_id)}`")
         raise
     return run_ids
+
+
+def ledger(
+    config: Config, narrator: Narrator, study_id: str = ""
+) -> dict[Framework, dict[str, float]]:
+    """What keeping each side costs: measured, and tracked unless it is already."""
+    _check(config, FRAMEWORKS)
+    with narrator.task("ledger") as task:
+        from pipelines.ledger.record import keep_ledger
+        from pipelines.tracking import new_study_id
+
+        task.update("counting packages and lines")
+        entries = keep_ledger(config, study_id or new_study_id())
+        task.outcome = ", ".join(
+            f"{FRAMEWORK_TITLES[framework]} {entry['total_dependencies']:.0f} packages and "
+            f"{entry['code_lines']:,.0f} lines"
+            for framework, entry in entries.items()
+        )
+    return entries
 
 
 def compare(config: Config, narrator: Narrator, names: Sequence[str] = ()) -> "Report":

@@ -69,7 +69,7 @@ def _globals(
 def run(
     config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Everything once: ingest, both pipelines, parity, the study, the comparison."""
+    """Everything once: ingest, both pipelines, parity, the study, the ledger, the comparison."""
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
@@ -252,6 +252,19 @@ def compare(
     report = actions.compare(_load(config, overrides), Narrator(), studies or ())
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
+
+
+@app.command()
+def ledger(
+    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """What keeping each side costs: its packages, and the code of its twin."""
+    from pipelines.cli import actions
+    from pipelines.cli.narrator import Narrator
+
+    entries = actions.ledger(_load(config, overrides), Narrator())
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
 
 
 @app.command()

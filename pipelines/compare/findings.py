@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.compare import formats
+from pipelines.compare.maintenance import Maintenance
 from pipelines.compare.model import (
     Cell,
     Difference,
@@ -35,8 +36,9 @@ def findings(
     differences: Sequence[Difference],
     splits: Sequence[StepSplit],
     pipelines: Mapping[Framework, PipelineRun],
+    maintenance: Mapping[Framework, Maintenance],
 ) -> list[Finding]:
-    """Speed, scaling, where time goes, and pipelines or else start-up: what there is of them.
+    """Speed, scaling, where time goes, start-up, pipelines, upkeep: what there is of them.
 
     Where both kinds of scaling were measured it is weak scaling that is told: the tables have both.
     """
@@ -49,7 +51,9 @@ def findings(
         _speed(cells, differences),
         _scaling(cells, scaling),
         _step_split(cells, splits),
-        _pipelines(pipelines) if pipelines else _start_up(cells),
+        _start_up(cells),
+        _pipelines(pipelines) if pipelines else None,
+        _maintenance(maintenance) if maintenance else None,
     ]
     return [answer for answer in answers if answer is not None]
 
@@ -242,6 +246,21 @@ def _start_up(cells: Sequence[Cell]) -> Finding | None:
         headline=_side_by_side({name: formats.seconds(wait) for name, wait in waits.items()}),
         statement="From the start of a worker to the end of its first step: importing, tracking, "
         "rendezvous, building, and the first step itself.",
+    )
+
+
+def _maintenance(maintenance: Mapping[Framework, Maintenance]) -> Finding:
+    sentences = [
+        f"{formats.title(name)}'s side asks for {formats.count(kept.direct_dependencies)} and gets "
+        f"{formats.count(kept.total_dependencies)}, {formats.gibibytes(kept.install_bytes)} in "
+        f"all; its own code is {formats.count(kept.code_lines)} lines."
+        for name, kept in maintenance.items()
+    ]
+    headline = {name: formats.count(kept.total_dependencies) for name, kept in maintenance.items()}
+    return Finding(
+        topic="To keep up to date: packages",
+        headline=_side_by_side(headline),
+        statement=" ".join(sentences),
     )
 
 

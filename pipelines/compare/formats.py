@@ -9,6 +9,8 @@ from pipelines.strategies import FRAMEWORK_TITLES, Framework
 __all__ = [
     "JUDGED",
     "UNKNOWN",
+    "count",
+    "gibibytes",
     "interval",
     "judged",
     "judged_title",
@@ -82,6 +84,16 @@ def milliseconds(value: float | None) -> str:
 def mebibytes(value: float | None) -> str:
     """Bytes as MiB."""
     return UNKNOWN if value is None else f"{value / 2**20:,.0f} MiB"
+
+
+def gibibytes(value: float | None) -> str:
+    """Bytes as GiB."""
+    return UNKNOWN if value is None else f"{value / 2**30:.1f} GiB"
+
+
+def count(value: int | None) -> str:
+    """A whole number."""
+    return UNKNOWN if value is None else f"{value:,}"
 
 
 def interval(ends: Interval | None, pattern: str = "{:,.0f}") -> str:

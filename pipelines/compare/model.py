@@ -7,6 +7,7 @@ misses nothing. ``null`` always means "not known", never zero.
 from typing import Literal
 
 from pipelines.compare.law_model import Law
+from pipelines.compare.maintenance import Maintenance
 from pipelines.compare.part import Interval, Part
 from pipelines.compare.prediction_model import Prediction
 from pipelines.parity.model import Parity
@@ -257,6 +258,8 @@ class Report(Part):
     """Worker counts that nobody measured; null if nothing says what communication costs."""
     pipelines: dict[Framework, PipelineRun]
     """Empty if no pipeline ran."""
+    maintenance: dict[Framework, Maintenance] = {}
+    """What keeping each side costs; empty if no ledger was tracked."""
     failed: list[Unfinished]
     """Never dropped silently."""
     parity: list[Parity] = []

@@ -15,6 +15,7 @@ from pipelines.compare.cells import (
 )
 from pipelines.compare.collect import Selection, select
 from pipelines.compare.findings import findings
+from pipelines.compare.maintenance import maintenance_of
 from pipelines.compare.model import (
     Dataset,
     Environment,
@@ -81,11 +82,12 @@ def build_report(
     splits = step_splits(cells, anatomies)
     settings = _settings({**known, **dict.fromkeys(_BATCH_SIZES), **fixed})
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
+    maintenance = maintenance_of(records)
     return Report(
         study=_names(runs or records),
         study_id=selection.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        findings=findings(cells, scaling, differences, splits, pipelines),
+        findings=findings(cells, scaling, differences, splits, pipelines, maintenance),
         dataset=Dataset(
             fingerprint=known.get("dataset_fingerprint"),
             rows=_integer(known.get("dataset_rows")),
@@ -100,6 +102,7 @@ def build_report(
         laws=fitted_laws(cells),
         prediction=_prediction(selection, anatomies) if anatomies else None,
         pipelines=pipelines,
+        maintenance=maintenance,
         failed=selection.unfinished,
         parity=[kept for run in verdicts if (kept := read_parity(run.run_id)) is not None],
         run_address=_address([*runs, *anatomies], run_address),

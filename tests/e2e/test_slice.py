@@ -113,7 +113,7 @@ def losses(report: dict[str, Any], client: Any) -> dict[tuple[str, int], list[fl
 def test_the_command_tells_its_story_on_standard_error(done: Done, config: Config) -> None:
     lines = done.stderr.splitlines()
 
-    told = ["ingest", "pipeline tf", "pipeline torch", "parity", "study", "compare"]
+    told = ["ingest", "pipeline tf", "pipeline torch", "parity", "study", "ledger", "compare"]
     closed = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
     assert [line[: len(title)] for line, title in zip(closed, told, strict=True)] == told
     assert not any(line.startswith("✗") for line in lines)
@@ -225,6 +225,19 @@ def test_every_figure_leads_back_to_a_tracked_run(
         assert (run.kind, run.status) == ("pipeline", "FINISHED")
         assert run.params["framework"] == framework
         assert run.metrics["pipeline_seconds"] == pipeline["seconds"]
+    for framework, kept in report["maintenance"].items():
+        run = runs[kept["mlflow_run_id"]]
+        assert (run.kind, run.status) == ("ledger", "FINISHED")
+        assert run.params["framework"] == framework
+        assert all(kept[name] == value > 0 for name, value in run.metrics.items())
+    [verdict] = report["parity"]
+    assert runs[verdict["mlflow_run_id"]].kind == "parity"
+    assert verdict["passed"]
+    told = {
+        run_id for each in report["environment"]["software"] for run_id in each["mlflow_run_ids"]
+    }
+    assert told == {run.run_id for run in runs.values() if run.kind in ("cell", "pipeline")}
+    assert all(each["framework_version"] for each in report["environment"]["software"])
 
 
 def test_nothing_but_the_study_is_tracked(
@@ -233,10 +246,12 @@ def test_nothing_but_the_study_is_tracked(
     cells = {run_id for cell in report["cells"] for run_id in cell["mlflow_run_ids"]}
     pipelines = {pipeline["mlflow_run_id"] for pipeline in report["pipelines"].values()}
 
-    others = {run.run_id for run in runs.values() if run.kind not in ("summary", "parity")}
+    kinds = ("summary", "parity", "ledger")
+    others = {run.run_id for run in runs.values() if run.kind not in kinds}
     anatomies = {run_id for split in report["splits"] for run_id in split["mlflow_run_ids"]}
     assert others == cells | pipelines | anatomies
     assert sum(run.kind == "parity" for run in runs.values()) == 1
+    assert sum(run.kind == "ledger" for run in runs.values()) == 2
     assert {run.status for run in runs.values()} == {"FINISHED"}
 
 
@@ -268,7 +283,7 @@ def test_training_begins_at_chance_and_learns(
 
 
 class References(HTMLParser):
-    """What a page loads or links to."""
+    """What a page loads; where a reader may go from it is no part of the page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -277,7 +292,9 @@ class References(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag != "a":
+            names = ("src", "href", "srcset")
+            self.found += [value or "" for name, value in attrs if name in names]
 
 
 def test_the_page_holds_everything_it_shows(done: Done, config: Config) -> None:

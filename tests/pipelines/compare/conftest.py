@@ -204,6 +204,27 @@ class StudyBuilder:
         self.runs.append(run)
         return run
 
+    def ledger(self, framework: str, **metrics: float) -> RunRecord:
+        number = len(self.runs)
+        run = RunRecord(
+            run_id=f"{number:032x}",
+            name=f"{framework} ledger",
+            status="FINISHED",
+            start_time=1_748_779_200.0 + 30 * number,
+            params={"framework": framework, "study": COMMON["study"]},
+            tags={KIND_TAG: "ledger", STUDY_TAG: STUDY},
+            metrics={
+                "direct_dependencies": 1.0,
+                "total_dependencies": 205.0,
+                "install_bytes": 2.0 * 2**30,
+                "code_lines": 1488.0,
+                "cyclomatic_complexity": 339.0,
+            }
+            | metrics,
+        )
+        self.runs.append(run)
+        return run
+
     def change(self, run: RunRecord, **fields: Any) -> RunRecord:
         changed = replace(run, **fields)
         self.runs[self.runs.index(run)] = changed

@@ -312,6 +312,24 @@ def test_components_that_cannot_be_read_are_left_out(study, tag):
     assert build_report(study.runs).pipelines["tf"].components == {}
 
 
+def test_the_last_finding_is_what_keeping_each_side_costs(full_study):
+    old = full_study.ledger("tf", total_dependencies=300.0)
+    kept = [full_study.ledger("tf"), full_study.ledger("torch", total_dependencies=71.0)]
+    unfinished = full_study.ledger("torch", total_dependencies=1.0)
+    full_study.change(unfinished, status="FAILED")
+    report = build_report(full_study.runs)
+    assert [each.mlflow_run_id for each in report.maintenance.values()] == [r.run_id for r in kept]
+    assert old.run_id not in report.model_dump_json()
+    finding = report.findings[-1]
+    assert finding.headline == "TensorFlow 205, PyTorch 71"
+    assert "asks for 1 and gets 205, 2.0 GiB in all; its own code is 1,488 lines" in (
+        finding.statement
+    )
+    start_up, pipelines = report.findings[-3:-1]
+    assert start_up.topic.startswith("Start-up")
+    assert pipelines.topic == "Whole pipeline, one run each"
+
+
 def test_without_pipelines_the_third_finding_is_start_up(study):
     study.repeats("tf", 1, [100, 100, 100])
     study.repeats("torch", 1, [100, 100, 100])

@@ -1,0 +1,46 @@
+"""What keeping each side costs, as the newest tracked ledger has it."""
+
+from collections.abc import Iterable
+
+from pipelines.compare.part import Part
+from pipelines.runs import RunRecord
+from pipelines.strategies import FRAMEWORKS, Framework
+
+__all__ = ["Maintenance", "maintenance_of"]
+
+
+class Maintenance(Part):
+    """One framework's side of the project; null means not measured."""
+
+    direct_dependencies: int | None = None
+    """Packages that the project itself asks for, on this side."""
+    total_dependencies: int | None = None
+    """With all that these bring in turn."""
+    install_bytes: int | None = None
+    """Of their files."""
+    code_lines: int | None = None
+    """Of the framework's twin, without blank ones and comments."""
+    cyclomatic_complexity: int | None = None
+    """Of the twin's functions, added up."""
+    mlflow_run_id: str
+
+
+def maintenance_of(records: Iterable[RunRecord]) -> dict[Framework, Maintenance]:
+    """Each framework's newest finished entry; empty without any."""
+    newest = {
+        run.params.get("framework"): run
+        for run in sorted(records, key=lambda run: run.start_time)
+        if run.kind == "ledger" and run.status == "FINISHED"
+    }
+    return {
+        framework: Maintenance(
+            **{
+                name: round(run.metrics[name])
+                for name in Maintenance.model_fields
+                if name in run.metrics
+            },
+            mlflow_run_id=run.run_id,
+        )
+        for framework in FRAMEWORKS
+        if (run := newest.get(framework)) is not None
+    }
