@@ -18,6 +18,7 @@ from benchmarks.error_rates import (
     VERDICTS,
     Rate,
     rates,
+    repeats_calculated,
     repeats_to_find,
     spread,
 )
@@ -30,6 +31,8 @@ from pipelines.parity.software import describe_frameworks
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 from pipelines.study_config import StudyConfig
 
+_SLOWER = (0.05, 0.10)
+"""What is calculated: how many repeats it takes to find a side so much slower."""
 _LEAST_PAIRS = StudyConfig().repeats
 
 
@@ -94,6 +97,9 @@ def _evaluate(series: Series) -> dict[str, Any]:
     return {
         "spread": {"equal": spread(equal), "slowed": spread(slow)},
         "rates": {name: rates(verdict, equal, slow) for name, verdict in VERDICTS.items()},
+        "repeats_calculated": {
+            f"{slower:.0%}": repeats_calculated(spread(equal)["runs"], slower) for slower in _SLOWER
+        },
     }
 
 
@@ -116,6 +122,7 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
     """The same for a record."""
     return {
         "spread": found["spread"],
+        "repeats_calculated": found["repeats_calculated"],
         "verdicts": {
             name: {
                 "answers": _answers(of_verdict),
@@ -151,6 +158,8 @@ def _print(framework: Framework, found: dict[str, Any]) -> None:
     for comparison, figures in found["spread"].items():
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
         console.print(f"- {comparison} pairs: {told}", highlight=False)
+    for slower, repeats in found["repeats_calculated"].items():
+        console.print(f"- calculated from the equal pairs: {repeats} repeats find {slower}")
 
 
 def _cell(rate: Rate) -> str:

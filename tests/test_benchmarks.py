@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import method, series
-from benchmarks.error_rates import VERDICTS, Rate, cut, rates, repeats_to_find, spread, windows
+from benchmarks.error_rates import (
+    VERDICTS,
+    Rate,
+    cut,
+    rates,
+    repeats_calculated,
+    repeats_to_find,
+    spread,
+    windows,
+)
 from benchmarks.harness import Contestant, Runs, run, run_rounds
 from benchmarks.report import ratio_of
 from benchmarks.series import Pair, Series
@@ -176,6 +186,21 @@ def test_slowed_steps_take_5_percent_longer_whoever_takes_the_core_away() -> Non
             clock.step_done()
 
     assert recorder.metrics["train_seconds"] / own_seconds == pytest.approx(1.05, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("scatter", "slower", "repeats"),
+    [(0.005, 0.05, 3), (0.02, 0.05, 5), (0.05, 0.05, 24), (0.05, 0.10, 7), (0.1, 0.1, 25)],
+)
+def test_the_calculated_repeats_find_what_they_should(
+    scatter: float, slower: float, repeats: int
+) -> None:
+    assert repeats_calculated(scatter, slower) == repeats
+
+    random = np.random.default_rng(0)
+    logs = random.normal(0, scatter, (2000, 2, repeats)) - np.log([1, 1 + slower])[:, None]
+    found = stats.ttest_ind(logs[:, 0], logs[:, 1], axis=1)
+    assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) > 0.88
 
 
 def test_studies_are_cut_from_consecutive_pairs() -> None:
