@@ -511,6 +511,7 @@ def _require_store(config: Config) -> None:
 def _quieten() -> None:
     """No progress bars or migration logs between a command's own lines."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 

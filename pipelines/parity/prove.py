@@ -177,7 +177,8 @@ def _summary(comparisons: Sequence[Comparison], steps: int) -> str:
     failures = _failures(comparisons)
     judged = sum(each.kind != "order" for each in comparisons)
     if not failures:
-        return f"all {judged} pairs of runs agree over {steps} steps and in their final weights"
+        pairs = "the pair of runs agrees" if judged == 1 else f"all {judged} pairs of runs agree"
+        return f"{pairs} over {steps} steps and in their final weights"
     first = min(failures, key=lambda each: _step(each.divergence, steps))
     assert first.divergence is not None
     more = f" ({len(failures)} of {judged} pairs differ)" if judged > 1 else ""

@@ -263,7 +263,7 @@ def verdict() -> Parity:
         study=COMMON["study"],
         created="2025-06-01T12:00:00+00:00",
         passed=True,
-        summary="all 1 pairs of runs agree over 3 steps",
+        summary="the pair of runs agrees over 3 steps and in their final weights",
         claim="rounding",
         workload=COMMON["workload"],
         optimizer="adamw",

@@ -123,12 +123,14 @@ def test_a_framework_is_asked_once(config: Config, frameworks: object, tmp_path:
 
 
 def test_a_kept_proof_is_read_back_whole_unless_its_file_is_gone(
-    config: Config, digits: Dataset, frameworks: object
+    config: Config, digits: Dataset, frameworks: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
     verdict = actions.parity(config, Narrator())
     assert verdict.mlflow_run_id is not None
+    capfd.readouterr()
 
     assert read(config, verdict.mlflow_run_id) == verdict
+    assert capfd.readouterr().err == ""  # of MLflow's progress bars, none
 
     [file] = (config.output / "artifacts").rglob("parity.json")
     file.write_text('{"of": "another version"}')
