@@ -31,6 +31,17 @@ _MATRIX = [
     "study.strategies.tf=[multi_worker_mirrored,mirrored]",
     "training.batch_size_per_worker=64",
 ]
+_GROUPS = ("learning", "speed", "phase", "resource")
+_SYSTEM = (
+    *("cpu_utilization_percentage", "disk_available_megabytes", "disk_usage_megabytes"),
+    *("disk_usage_percentage", "network_receive_megabytes", "network_transmit_megabytes"),
+    *("system_memory_usage_megabytes", "system_memory_usage_percentage"),
+)
+_LOGGED = (
+    *(name for name, metric in METRICS.items() if metric.group in _GROUPS),
+    *(f"system/rank_0/{name}" for name in _SYSTEM),
+)
+"""As many as a training run on one worker logs."""
 _SOFTWARE = {"framework_version": "1.0", "software_build": "cpu", "python_version": "3.11"}
 
 
@@ -78,7 +89,7 @@ def _write(config: Config, dataset: Dataset, cells: list[Cell]) -> None:
     for cell in track(cells, "writing runs", console=Console(stderr=True)):
         run_id = tracking.create_run(config, cell.name, "cell", study_id, params[cell])
         rate = 1000.0 * cell.workers**0.9 * random.lognormal(sigma=0.05)
-        metrics = {name: float(random.lognormal()) for name in METRICS}
+        metrics = {name: float(random.lognormal()) for name in _LOGGED}
         tracking.log_metrics(config, run_id, metrics | {"examples_per_second": rate})
         tracking.finish_run(config, run_id, "FINISHED")
 

@@ -6,6 +6,7 @@ metrics carry its rank. A run that was opened outside and named by ``MLFLOW_RUN_
 A tracking server that does not answer is a ``WorkError``, whichever function asked it.
 """
 
+import gc
 import json
 import os
 import tempfile
@@ -368,27 +369,44 @@ def read_runs(config: Config) -> list[RunRecord]:
             f"--study {config.name}: {config.shown_tracking_uri} has no such study; "
             f"it has: {_known_experiments(client)}"
         )
-    found: list[Any] = []
+    records: list[RunRecord] = []
     token: str | None = None
-    while token != "":
-        page = client.search_runs(
-            [experiment.experiment_id], order_by=["start_time ASC"], page_token=token
-        )
-        found += page
-        token = page.token or ""
-    return [
-        RunRecord(
-            run_id=run.info.run_id,
-            name=run.info.run_name,
-            status=run.info.status,
-            start_time=run.info.start_time / 1000,
-            params=run.data.params,
-            tags=run.data.tags,
-            metrics=run.data.metrics,
-            experiment_id=run.info.experiment_id,
-        )
-        for run in found
-    ]
+    with _uncollected():
+        while token != "":
+            page = client.search_runs(
+                [experiment.experiment_id], order_by=["start_time ASC"], page_token=token
+            )
+            records += map(_record, page)
+            token = page.token or ""
+    return records
+
+
+def _record(run: Any) -> RunRecord:
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        start_time=run.info.start_time / 1000,
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+        experiment_id=run.info.experiment_id,
+    )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which has nothing to find among a page's many small objects.
+
+    Looking for it is more than half of the time that reading thousands of runs takes.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Client:
