@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ __all__ = [
     "experiment_id",
     "experiment_tags",
     "finish_run",
+    "log_curves",
     "log_dataset",
     "log_files",
     "log_metrics",
@@ -195,7 +196,6 @@ def log_metrics(
     run_id: str,
     metrics: Mapping[str, float],
     tags: Mapping[str, str] | None = None,
-    step: int = 0,
 ) -> None:
     """Log single values, and tags, to a run."""
     from mlflow.entities import Metric, RunTag
@@ -203,9 +203,22 @@ def log_metrics(
     now = int(time.time() * 1000)
     _client(config).log_batch(
         run_id,
-        metrics=[Metric(name, value, now, step) for name, value in metrics.items()],
+        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
         tags=[RunTag(name, value) for name, value in (tags or {}).items()],
     )
+
+
+def log_curves(config: Config, run_id: str, points: Mapping[int, Mapping[str, float]]) -> None:
+    """Log metrics at several steps: step -> metric -> value."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now, step)
+        for step, values in sorted(points.items())
+        for name, value in values.items()
+    ]
+    _log_metrics(_client(config), run_id, metrics)
 
 
 def log_dataset(config: Config, run_id: str, dataset: Dataset) -> None:
@@ -302,10 +315,7 @@ class TrackedRun:
             for step, value in enumerate(values, start=1)
             if step > last
         ]
-        for start in range(0, len(points), _METRICS_PER_REQUEST):
-            _client(self._config).log_batch(
-                self.run_id, metrics=points[start : start + _METRICS_PER_REQUEST]
-            )
+        _log_metrics(_client(self._config), self.run_id, points)
 
 
 @contextmanager
@@ -531,6 +541,11 @@ def _quieten() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Sequence[Any]) -> None:
+    for start in range(0, len(metrics), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
 
 
 def _log_params(client: Any, run_id: str, params: Mapping[str, object]) -> None:

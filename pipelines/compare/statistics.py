@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from pipelines.compare.model import Interval, Verdict
@@ -102,7 +103,7 @@ def percentile_interval(resampled: Any) -> Interval:
     return float(low), float(high)
 
 
-def resampled_medians(values: Sequence[float], stream: int = 0) -> Any:
+def resampled_medians(values: Sequence[float] | NDArray[np.float64], stream: int = 0) -> Any:
     """Medians of resamples with replacement; those of another ``stream`` are independent of them.
 
     The k-th smallest of n draws from n sorted values has the rank of the k-th smallest of n

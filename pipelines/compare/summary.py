@@ -127,8 +127,7 @@ def _log(config: Config, report: Report, curve: _Curve) -> str:
     run_id = tracking.create_run(
         config, curve.name, "summary", report.study_id, params, colour=curve.colour
     )
-    for workers, metrics in sorted(curve.points.items()):
-        tracking.log_metrics(config, run_id, metrics, step=workers)
+    tracking.log_curves(config, run_id, curve.points)
     tracking.finish_run(config, run_id, "FINISHED")
     return run_id
 

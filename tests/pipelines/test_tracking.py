@@ -332,8 +332,9 @@ def test_every_kind_of_run_is_read_as_what_it_is(config: Config, kind: Any) -> N
 def test_a_value_per_step_is_kept_apart_from_the_others(config: Config, client: Any) -> None:
     run_id = new_run(config)
 
-    for workers, efficiency in ((1, 1.0), (2, 0.9), (4, 0.7)):
-        tracking.log_metrics(config, run_id, {"scaling_efficiency": efficiency}, step=workers)
+    efficiencies = {1: 1.0, 4: 0.7, 2: 0.9}
+    points = {workers: {"scaling_efficiency": value} for workers, value in efficiencies.items()}
+    tracking.log_curves(config, run_id, points)
 
     history = client.get_metric_history(run_id, "scaling_efficiency")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.9), (4, 0.7)]
