@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import socket
@@ -338,6 +339,19 @@ def test_a_value_per_step_is_kept_apart_from_the_others(config: Config, client: 
 
     history = client.get_metric_history(run_id, "scaling_efficiency")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.9), (4, 0.7)]
+
+
+def test_reading_runs_leaves_the_process_as_it_was(config: Config) -> None:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.orm import Session
+
+    new_run(config)
+    assert len(tracking.read_runs(config)) == 1
+
+    assert gc.isenabled()
+    with Session(create_engine("sqlite://")) as session:
+        session.execute(text("select 1"))
+        assert session.expire_on_commit
 
 
 def test_how_a_run_ended_is_not_changed_afterwards(config: Config) -> None:
