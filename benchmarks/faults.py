@@ -239,7 +239,10 @@ def _truncated_checkpoint(runs: Runs) -> Outcome:
     largest = max((file for file in newest.rglob("*")), key=lambda file: file.stat().st_size)
     with largest.open("r+b") as opened:
         opened.truncate(largest.stat().st_size // 2)
-    return _resumed(runs, run, lost_steps=step_of(newest) - step_of(before))
+    outcome = _resumed(runs, run, lost_steps=step_of(newest) - step_of(before))
+    if f"going on from step {step_of(before)}" not in outcome.said:
+        raise WorkError(f"not the checkpoint before the damaged one was used: {outcome.said}")
+    return outcome
 
 
 def _killed_launcher(runs: Runs) -> Outcome:

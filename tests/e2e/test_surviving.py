@@ -62,7 +62,10 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(runs: Runs) 
     outcome = FAULTS["truncated newest checkpoint"](runs)
 
     require_unbroken(outcome)
-    assert (outcome.exit_codes, outcome.lost_steps) == ([0, 0], 20)
+    assert outcome.exit_codes == [0, 0]
+    # From one checkpoint to the step at which SIGTERM was heard of: a check per second, on a busy
+    # machine less than every_steps away.
+    assert 0 < outcome.lost_steps <= 20
     assert "bytes; the one before it is used" in outcome.said
 
 
