@@ -1,10 +1,10 @@
 """A tracked run as the rest of the program sees it, free of MLflow's own types.
 
-Seven kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
+Eight kinds of run live in a study's experiment: ``cell`` (one training run of the matrix),
 ``train`` (one outside any matrix), ``pipeline`` (one execution of a framework's DAG), ``parity``
 (one verdict on whether both frameworks compute the same), ``anatomy`` (what a cell's step
-consists of), ``ledger`` (what keeping one framework's side costs) and ``summary`` (what
-``compare`` concluded).
+consists of), ``recovery`` (what getting over a fault costs), ``ledger`` (what keeping one
+framework's side costs) and ``summary`` (what ``compare`` concluded).
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,16 @@ __all__ = [
     "ATTEMPT_TAG",
     "COMPARABLE_FIELDS",
     "COMPONENTS_TAG",
+    "COMPONENT_STARTUP_TAG",
+    "COMPONENT_WORK_TAG",
+    "FAULT_TAG",
     "KIND_TAG",
     "PARITY_FIELDS",
     "PARITY_PASSED",
     "PARITY_SIDE_FIELDS",
     "PREEMPTED_TAG",
     "RESUMED_TAG",
+    "SLOWEST_WORKER_TAG",
     "STUDY_TAG",
     "RunKind",
     "RunRecord",
@@ -28,13 +32,21 @@ __all__ = [
     "comparable_fields",
 ]
 
-RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "ledger", "summary"]
+RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "recovery", "ledger", "summary"]
 
 KIND_TAG = "tandem.kind"
 STUDY_TAG = "tandem.study_id"
 """Which execution of the study a run belongs to; sorts by time."""
 COMPONENTS_TAG = "tandem.components"
 """On a pipeline's run: JSON, DAG component -> seconds."""
+COMPONENT_WORK_TAG = "tandem.component_work"
+"""On a pipeline's run: JSON, DAG component -> seconds of its own work."""
+COMPONENT_STARTUP_TAG = "tandem.component_startup"
+"""On a pipeline's run: JSON, DAG component -> seconds from its start to its own work."""
+SLOWEST_WORKER_TAG = "tandem.slowest_worker"
+"""On a training run: JSON, ``rank`` and ``phases`` of the worker whose first step ended last."""
+FAULT_TAG = "tandem.fault"
+"""On a run of recovery: what was done to it."""
 ALL_REDUCE_TAG = "tandem.all_reduce"
 """On an anatomy's run: JSON, bytes of a vector -> seconds of its all-reduce."""
 ATTEMPT_TAG = "tandem.attempt"
@@ -122,5 +134,5 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """Which of the seven kinds this is, or an empty string for a stranger's run."""
+        """Which of the eight kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

@@ -29,13 +29,13 @@ _MARKERS: dict[Framework, str] = {"tf": "circle", "torch": "diamond"}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 # Start-up in blues, restoring in violet, tracing and warm-up in sands, the work itself in green,
-# saving in a greyer one, the work's check in rose.
+# saving in a greyer one, the work's check in rose, what comes after it in greys.
 _PHASE_COLOURS = dict(
     zip(
         PHASES,
         (
-            *("#24466B", "#4677A8", "#7FA8D1", "#B9D0E8", "#8E7CC3", "#B8892F", "#E3C77F"),
-            *("#2E9E6B", "#5F9EA0", "#C9688F"),
+            *("#162B44", "#24466B", "#4677A8", "#7FA8D1", "#B9D0E8", "#8E7CC3", "#B8892F"),
+            *("#E3C77F", "#2E9E6B", "#5F9EA0", "#C9688F", "#8A8F98", "#B9BDC4"),
         ),
         strict=True,
     )
@@ -138,7 +138,7 @@ def phases(report: Report) -> go.Figure | None:
         _add_share(figure, formats.phase_title(phase), labels, values, _PHASE_COLOURS[phase])
     rest = [max(0.0, (cell.wall_seconds or 0) - sum(cell.phases.values())) for cell in cells]
     if any(rest):
-        _add_share(figure, "start, exit", labels, rest, _OTHER)
+        _add_share(figure, "other", labels, rest, _OTHER)
     figure.update_layout(barmode="stack", bargap=0.35, legend_entrywidth=84)
     figure.update_xaxes(title="seconds", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
