@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipelines.cell import Cell
@@ -45,6 +45,8 @@ class Selection:
     unfinished: list[Unfinished]
     superseded: list[RunRecord]
     """Finished runs of a repeat that a later run did again."""
+    reruns: dict[Framework, RunRecord] = field(default_factory=dict)
+    recoveries: dict[Framework, RunRecord] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "interval",
     "judged",
     "judged_title",
+    "kibibytes",
     "mebibytes",
     "milliseconds",
     "percent",
@@ -79,6 +80,11 @@ def percents(ends: Interval | None) -> str:
 def milliseconds(value: float | None) -> str:
     """Seconds as milliseconds, with the unit."""
     return UNKNOWN if value is None else f"{1000 * value:.1f} ms"
+
+
+def kibibytes(value: float | None) -> str:
+    """Bytes as KiB."""
+    return UNKNOWN if value is None else f"{value / 2**10:,.0f} KiB"
 
 
 def mebibytes(value: float | None) -> str:

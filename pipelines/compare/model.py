@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipelines.compare.law_model import Law
 from pipelines.compare.maintenance import Maintenance
+from pipelines.compare.overhead_model import Overhead
 from pipelines.compare.part import Interval, Part
 from pipelines.compare.prediction_model import Prediction
 from pipelines.parity.model import Parity
@@ -258,6 +259,8 @@ class Report(Part):
     """Worker counts that nobody measured; null if nothing says what communication costs."""
     pipelines: dict[Framework, PipelineRun]
     """Empty if no pipeline ran."""
+    overhead: dict[Framework, Overhead] = {}
+    """What running each side costs besides training; empty without cells."""
     maintenance: dict[Framework, Maintenance] = {}
     """What keeping each side costs; empty if no ledger was tracked."""
     failed: list[Unfinished]

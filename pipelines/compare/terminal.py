@@ -1,11 +1,14 @@
 """The report on a terminal: the answers first, then the tables they rest on."""
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.compare import formats
 from pipelines.compare.model import Report
+from pipelines.compare.overhead_rows import overhead_lines
 from pipelines.strategies import Framework
 
 __all__ = ["bullet", "print_report", "table_of"]
@@ -33,6 +36,7 @@ def print_report(report: Report, console: Console) -> None:
         _differences(report) if report.differences else None,
         _splits(report, wide) if report.splits else None,
         _pipelines(report) if report.pipelines else None,
+        _overhead(report) if report.overhead else None,
         _failed(report) if report.failed else None,
     ]
     for table in tables:
@@ -163,6 +167,17 @@ def _pipelines(report: Report) -> Table:
     named = formats.judged_title(run.eval_metrics for run in runs.values())
     table.add_row(f"eval {named}", *judged)
     table.add_row("blessed", *(formats.yes_no(run.blessed) for run in runs.values()))
+    return table
+
+
+def _overhead(report: Report) -> Table:
+    table = table_of(
+        "Running each side", "<measure", *(formats.title(name) for name in report.overhead)
+    )
+    for topic, lines in groupby(overhead_lines(report.overhead), lambda line: line.topic):
+        table.add_row(Text(topic, style="bold"))
+        for line in lines:
+            table.add_row(f"  {line.label}", *(line.values[name] for name in report.overhead))
     return table
 
 

@@ -325,16 +325,22 @@ def test_the_last_finding_is_what_keeping_each_side_costs(full_study):
     assert "asks for 1 and gets 205, 2.0 GiB in all; its own code is 1,488 lines" in (
         finding.statement
     )
-    start_up, pipelines = report.findings[-3:-1]
-    assert start_up.topic.startswith("Start-up")
+    start_up, goodput, pipelines = report.findings[-4:-1]
+    assert start_up.topic == "To the first step, 2 workers"
+    assert goodput.topic == "Goodput of a run, 2 workers"
     assert pipelines.topic == "Whole pipeline, one run each"
 
 
-def test_without_pipelines_the_third_finding_is_start_up(study):
+def test_the_way_to_the_first_step_is_told_for_one_worker_too(study):
     study.repeats("tf", 1, [100, 100, 100])
     study.repeats("torch", 1, [100, 100, 100])
-    finding = build_report(study.runs).findings[-1]
-    assert finding.headline == "TensorFlow 9.80 s, PyTorch 6.60 s"
+    finding = build_report(study.runs).findings[1]
+    assert finding.topic == "To the first step, 1 worker"
+    assert finding.headline == "TensorFlow 9.90 s, PyTorch 6.70 s"
+    assert (
+        "Of PyTorch's 6.70 s, 4.20 s went to import and 1.50 s went to tracking."
+        in finding.statement
+    )
 
 
 def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
@@ -342,7 +348,7 @@ def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
     study.repeats("torch", 2, [180, 180, 180])
     study.repeats("torch", 1, [50, 50, 50], strategy="fsdp")
     study.repeats("torch", 2, [99, 99, 99], strategy="fsdp")
-    speed, scaling, _ = build_report(study.runs).findings
+    speed, scaling = build_report(study.runs).findings[:2]
     assert "PyTorch ddp trained 180 examples/s" in speed.statement
     assert scaling.headline == "PyTorch 90 %"
     assert scaling.topic == "Weak scaling, 1 to 2 workers"
