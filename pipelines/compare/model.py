@@ -116,6 +116,11 @@ class Cell(Part):
     """Phase -> median seconds, for the phases that were logged."""
     wall_seconds: float | None = None
     """Median seconds from starting the first worker to the end of the last."""
+    time_to_first_step_seconds: float | None = None
+    """Median seconds from the start of a process to the end of its first step, of the slowest
+    worker."""
+    goodput_share: float | None = None
+    """Median share of the wall clock spent on steps that count."""
     step_seconds: float | None = None
     """Median seconds of one timed step."""
     data_wait_seconds: float | None = None

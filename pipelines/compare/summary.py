@@ -109,6 +109,8 @@ def _medians(cell: Cell) -> dict[str, float]:
         "examples_per_second": cell.median,
         "step_seconds": cell.step_seconds,
         "wall_seconds": cell.wall_seconds,
+        "time_to_first_step_seconds": cell.time_to_first_step_seconds,
+        "goodput_share": cell.goodput_share,
         **cell.eval_metrics,
     }
     return {name: value for name, value in values.items() if value is not None}
