@@ -7,7 +7,7 @@ The fault table (``benchmarks/faults.py``) has more faults, done from outside; t
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,8 +146,9 @@ class _Fault:
         workers = self._workers()
         rank = min(1, max(workers, default=0))
         if rank in workers:
-            workers[rank].kill()
-            self.rank, self._killed_at = rank, time.perf_counter()
+            self._killed_at, self.rank = time.perf_counter(), rank
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself, which is told in the end
+                workers[rank].kill()
 
     def _workers(self) -> dict[int, psutil.Process]:
         """The run's processes by rank."""
