@@ -38,7 +38,11 @@ _MOST_TOLD = 10
 
 
 def run_everything(config: Config, narrator: Narrator) -> "Report":
-    """Ingest, both pipelines, a short proof of parity, the study, the ledger, the comparison."""
+    """Ingest, both pipelines, a short proof of parity, the study, the ledger, the comparison.
+
+    Each pipeline runs once more where its first run was not answered from the cache already, which
+    tells what a run costs in which nothing is left to do.
+    """
     from pipelines.tracking import new_study_id
 
     started = time.perf_counter()
@@ -46,7 +50,9 @@ def run_everything(config: Config, narrator: Narrator) -> "Report":
     study_id = new_study_id()
     get_workload(config, ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:
-        pipeline(config, framework, narrator, study_id)
+        first = pipeline(config, framework, narrator, study_id)
+        if len(first.cached) < len(first.components):
+            pipeline(config, framework, narrator, study_id)
     study(config, study_id, narrator)
     ledger(config, narrator, study_id)
     report = compare(config, narrator)
