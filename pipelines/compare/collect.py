@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipelines.cell import Cell
@@ -50,8 +50,6 @@ class Selection:
     unfinished: list[Unfinished]
     superseded: list[RunRecord]
     """Finished runs of a repeat that a later run did again."""
-    reruns: dict[Framework, RunRecord] = field(default_factory=dict)
-    recoveries: dict[Framework, RunRecord] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
