@@ -19,6 +19,7 @@ from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.network_config import NetworkConfig
 from pipelines.parity_config import ParityConfig
+from pipelines.scorecard_config import ScorecardConfig
 from pipelines.secrets import shown
 from pipelines.strategies import SINGLE_WORKER_STRATEGIES, Framework
 from pipelines.strategy_config import TfConfig, TorchConfig
@@ -147,6 +148,7 @@ class Config(Section):
     study: StudyConfig = StudyConfig()
     network: NetworkConfig = NetworkConfig()
     parity: ParityConfig = ParityConfig()
+    scorecard: ScorecardConfig = ScorecardConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property
