@@ -6,11 +6,13 @@ misses nothing. ``null`` always means "not known", never zero.
 
 from typing import Literal
 
+from pipelines.compare.cost import Cost
 from pipelines.compare.law_model import Law
 from pipelines.compare.maintenance import Maintenance
 from pipelines.compare.overhead_model import Overhead
 from pipelines.compare.part import Interval, Part
 from pipelines.compare.prediction_model import Prediction
+from pipelines.compare.scorecard import Scorecard
 from pipelines.parity.model import Parity
 from pipelines.strategies import Framework
 
@@ -268,6 +270,10 @@ class Report(Part):
     """What running each side costs besides training; empty without cells."""
     maintenance: dict[Framework, Maintenance] = {}
     """What keeping each side costs; empty if no ledger was tracked."""
+    cost: dict[Framework, Cost] = {}
+    """The same in money; empty without prices."""
+    scorecard: Scorecard | None = None
+    """What of the usual criteria was measured; null without training runs."""
     failed: list[Unfinished]
     """Never dropped silently."""
     parity: list[Parity] = []

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.compare import Report
+from pipelines.compare.overhead_model import Operation, Overhead, PipelineOverhead, Resources
 from pipelines.metrics import PHASES
 from pipelines.parity.model import Bounds, Comparison, Curve, Parity, StepCheck
+from pipelines.prices import DEFAULT_PRICES, Prices, load_prices
 from pipelines.runs import (
     COMPONENT_STARTUP_TAG,
     COMPONENT_WORK_TAG,
@@ -21,6 +24,7 @@ from pipelines.runs import (
     STUDY_TAG,
     RunRecord,
 )
+from pipelines.strategies import Framework
 
 STUDY = "20250601T120000Z"
 STRATEGIES = {"tf": "multi_worker_mirrored", "torch": "ddp"}
@@ -370,3 +374,75 @@ def full_study() -> StudyBuilder:
 @pytest.fixture
 def new_study() -> Callable[[], StudyBuilder]:
     return StudyBuilder
+
+
+def overhead_of(
+    framework: Framework, run_ids: Sequence[str], workers: int = 2, **fields: Any
+) -> Overhead:
+    """36 s of wall clock, of which 27 s are steps that count; nothing else was measured."""
+    nothing = dict.fromkeys(Resources.model_fields)
+    values = {
+        "framework": framework,
+        "strategy": STRATEGIES[framework],
+        "workers": workers,
+        "scaling": "weak",
+        "first_step": {},
+        "time_to_first_step_seconds": None,
+        "wall_seconds": 36.0,
+        "goodput_share": 0.75,
+        "goodput": {"step": 27.0, "initialisation": 9.0},
+        "resources": Resources(**nothing),
+        "operation": Operation(**dict.fromkeys(Operation.model_fields)),
+        "pipeline": None,
+        "recovery": None,
+        "mlflow_run_ids": list(run_ids),
+    }
+    return Overhead(**values | fields)
+
+
+def dag_overhead(run_ids: Sequence[str] = ("d" * 32,), **fields: Any) -> PipelineOverhead:
+    """58 s of a DAG, of which 40 s are its components' work."""
+    values = {
+        "seconds": 58.0,
+        "cached_stages": 0,
+        "work_seconds": 40.0,
+        "startup_seconds": 12.0,
+        "overhead_seconds": 18.0,
+        "component_startup": {"train": 8.0, "push": 4.0},
+        "component_work": {"train": 39.0, "push": 1.0},
+        "cached_rerun_seconds": None,
+        "processes": 2,
+        "mlflow_run_ids": list(run_ids),
+    }
+    return PipelineOverhead(**values | fields)
+
+
+def with_overhead(report: Report, **fields: Any) -> Report:
+    """The report, with the same overhead of both frameworks at 2 workers."""
+    told = {cell.framework: cell for cell in report.cells if cell.workers == 2}
+    overhead = {
+        framework: overhead_of(framework, cell.mlflow_run_ids, **fields)
+        for framework, cell in told.items()
+    }
+    return report.model_copy(update={"overhead": overhead})
+
+
+@pytest.fixture
+def prices() -> Prices:
+    """The shipped ones."""
+    return load_prices(DEFAULT_PRICES)
+
+
+@pytest.fixture
+def make_overhead() -> Callable[..., Overhead]:
+    return overhead_of
+
+
+@pytest.fixture
+def dag() -> Callable[..., PipelineOverhead]:
+    return dag_overhead
+
+
+@pytest.fixture
+def add_overhead() -> Callable[..., Report]:
+    return with_overhead
