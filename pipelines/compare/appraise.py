@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.compare.cost import Cost, cost_of
+from pipelines.compare.findings import cost_finding
 from pipelines.compare.indicators import indicators_of
 from pipelines.compare.model import Report, Settings
 from pipelines.compare.overhead_model import Overhead
@@ -20,7 +21,7 @@ __all__ = ["appraise"]
 def appraise(
     report: Report, records: Sequence[RunRecord], config: Config, prices: Prices | None
 ) -> Report:
-    """The report with its costs, where there are prices, and its scorecard.
+    """The report with its costs, where there are prices, their finding, and its scorecard.
 
     Args:
         report: the report, with its ``overhead`` and ``maintenance``.
@@ -32,7 +33,9 @@ def appraise(
     card = None
     if report.cells:
         card = scorecard_of(indicators_of(report, records), config.scorecard)
-    return report.model_copy(update={"cost": cost, "scorecard": card})
+    told = cost_finding(cost)
+    findings = [*report.findings, *([] if told is None else [told])]
+    return report.model_copy(update={"cost": cost, "scorecard": card, "findings": findings})
 
 
 def _costs(

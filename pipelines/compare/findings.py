@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.compare import formats
+from pipelines.compare.cost import Cost
 from pipelines.compare.maintenance import Maintenance
 from pipelines.compare.model import (
     Cell,
@@ -17,7 +18,7 @@ from pipelines.compare.overhead_model import Overhead
 from pipelines.compare.told import told_cells, told_scaling
 from pipelines.strategies import Framework
 
-__all__ = ["findings"]
+__all__ = ["cost_finding", "findings"]
 
 _FIXED = {"weak": "batch per worker", "strong": "global batch"}
 """What a kind of scaling holds fixed."""
@@ -304,6 +305,41 @@ def _maintenance(maintenance: Mapping[Framework, Maintenance]) -> Finding:
         topic="To keep up to date: packages",
         headline=_side_by_side(headline),
         statement=" ".join(sentences),
+    )
+
+
+def cost_finding(cost: Mapping[Framework, Cost]) -> Finding | None:
+    """What a million examples cost each side; None where no side's cost is known."""
+    known = {
+        name: side
+        for name, side in cost.items()
+        if side.per_million_examples.total.amount is not None
+    }
+    if not known:
+        return None
+    prices = next(iter(known.values()))
+    made_up = ", example prices" if prices.example else ""
+    sentences = [
+        f"Of {formats.title(name)}'s, {formats.percent(lost / total, 0)} is lost goodput."
+        for name, side in known.items()
+        if (total := side.per_million_examples.total.amount)
+        and (lost := side.per_million_examples.lost_goodput.amount) is not None
+    ]
+    return Finding(
+        topic=f"A million examples in {prices.currency}{made_up}",
+        headline=_side_by_side(
+            {
+                name: formats.money(side.per_million_examples.total.amount)
+                for name, side in known.items()
+            }
+        ),
+        statement=" ".join(
+            [
+                "What a run takes of the machine, start-up and end included, "
+                f"at prices of {prices.as_of}.",
+                *sentences,
+            ]
+        ),
     )
 
 

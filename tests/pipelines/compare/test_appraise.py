@@ -71,6 +71,26 @@ def test_costs_are_those_of_the_told_cells_by_the_configs_thresholds(
     assert tf.per_model.total.amount == pytest.approx(0.003 + 0.001 + upkeep)
 
 
+def test_what_a_million_examples_cost_is_told_at_the_top(
+    appraised: Callable[..., Report], prices: Prices
+) -> None:
+    told = appraised().findings[-1]
+
+    assert told.topic == "A million examples in USD, example prices"
+    assert told.headline == "TensorFlow 0.0781, PyTorch 0.0781"
+    assert "at prices of 2026-11-25. Of TensorFlow's, 25 % is lost goodput." in told.statement
+
+
+def test_without_a_price_for_the_machine_no_cost_is_told(
+    appraised: Callable[..., Report], study: Any
+) -> None:
+    for run in list(study.runs):
+        if run.kind == "cell":
+            study.change(run, params=run.params | {"hardware": "unheard of"})
+
+    assert not any(each.topic.startswith("A million") for each in appraised().findings)
+
+
 def test_a_study_of_another_workload_has_no_known_thresholds(
     appraised: Callable[..., Report], load_quickstart: Callable[..., Config]
 ) -> None:
@@ -250,7 +270,8 @@ def test_the_page_marks_example_prices_and_links_every_run(
     report = appraised(pipeline=dag())
     page = render_html(report)
     mine = prices.model_copy(update={"example": False, "currency": "EUR"})
-    own = render_html(appraise(report, study.runs, quickstart, mine))
+    plain = report.model_copy(update={"findings": []})
+    own = render_html(appraise(plain, study.runs, quickstart, mine))
 
     assert page.count("example prices") > 2 * 10  # each figure of both sides
     assert "example prices" not in own
