@@ -100,7 +100,7 @@ def reasons_of(rows: Sequence[Row]) -> list[str]:
             title = row.title if shared else f"{row.title} ({formats.title(side)})"
             if title not in measures.setdefault(why, []):
                 measures[why].append(title)
-    return [f"not checked: {why}: {', '.join(titles)}" for why, titles in measures.items()]
+    return [f"{', '.join(titles)}: not checked: {why}" for why, titles in measures.items()]
 
 
 def twin_files(files: Mapping[Framework, Sequence[FileCode]]) -> list[TwinFile]:
@@ -125,30 +125,34 @@ def twin_files(files: Mapping[Framework, Sequence[FileCode]]) -> list[TwinFile]:
 
 def details_of(ledger: Ledger) -> dict[str, list[str]]:
     """What one side's figures rest on: title -> items, the weightiest first; none is left out."""
-    failed: dict[str, list[str]] = {}
+    failed: dict[tuple[str, str], list[str]] = {}
     for each in ledger.resolutions:
         if not each.resolved:
-            failed.setdefault(each.reason, []).append(f"{each.python} on {each.glibc}")
+            failed.setdefault((each.glibc, each.reason), []).append(each.python)
     told = {
-        "cannot be resolved for": [
-            f"Python on glibc {', '.join(where)}: {reason}" for reason, where in failed.items()
+        "Cannot be resolved for": [
+            f"glibc {glibc} (Python {', '.join(pythons)}): {reason}"
+            for (glibc, reason), pythons in failed.items()
         ],
-        "without a wheel for Linux": ledger.built_from_source,
-        "held back": [
+        "Without a wheel for Linux": ledger.built_from_source,
+        "Held back": [
             f"{bound.of} {bound.excluded} by {bound.by} ({bound.specifier})"
             for bound in ledger.bounds
             if bound.excluded
         ],
-        "farthest behind": [
+        "Farthest behind, in libyears": [
             f"{age.package} {age.version}, newest {age.newest} ({age.libyears:.1f})"
             for age in ledger.ages
             if age.libyears > 0
         ],
-        "age not known": ledger.unknown_packages,
-        "known vulnerabilities": [
-            f"{each.package} {each.version} {each.id}" for each in ledger.vulnerabilities
+        "Age not known": ledger.unknown_packages,
+        "Known vulnerabilities": [
+            f"{each.package} {each.version}: {each.id}, mended in {' and '.join(each.fixed_in)}"
+            if each.fixed_in
+            else f"{each.package} {each.version}: {each.id}, not mended yet"
+            for each in ledger.vulnerabilities
         ],
-        "unknown to the advisory service": ledger.not_audited,
-        "deprecation warnings": [f"{each.module}: {each.message}" for each in ledger.warnings],
+        "Unknown to the advisory service": ledger.not_audited,
+        "Deprecation warnings": [f"{each.module}: {each.message}" for each in ledger.warnings],
     }
     return {title: items for title, items in told.items() if items}

@@ -1,7 +1,6 @@
 """The releases of packages, as the index that this machine installs from tells them."""
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -9,7 +8,7 @@ from functools import partial
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from pipelines.ledger.tools import Tools
+from pipelines.ledger.tools import Tools, in_parallel
 from pipelines.ledger.unchecked import Unchecked
 
 __all__ = ["Release", "newest_of", "releases_of"]
@@ -49,8 +48,7 @@ def releases_of(packages: Iterable[str], tools: Tools) -> dict[str, dict[Version
     with PyPISimple(tools.index or PYPI_SIMPLE_ENDPOINT, session=session) as client:
         ask = partial(_ask, client)
         first = [ask(name) for name in names[:1]]  # alone, so that no answer costs one wait only
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = [*first, *pool.map(ask, names[1:])]
+        found = [*first, *in_parallel(ask, names[1:], _AT_ONCE)]
     return {name: each for name, each in zip(names, found, strict=True) if each}
 
 

@@ -3,14 +3,13 @@
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count, product
 
 from packaging.version import Version
 
 from pipelines.ledger.index import Release, newest_of, releases_of
 from pipelines.ledger.model import Resolution
-from pipelines.ledger.tools import Tools, without_addresses
+from pipelines.ledger.tools import Tools, in_parallel, without_addresses
 from pipelines.ledger.unchecked import Unchecked
 
 __all__ = ["COMBINATIONS", "never_wheels", "resolutions_of"]
@@ -73,8 +72,7 @@ def resolutions_of(
         )
         return resolution, sources
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # they wait for the index most of the time
-        found = list(pool.map(resolve, COMBINATIONS))
+    found = in_parallel(resolve, COMBINATIONS, _AT_ONCE)
     return [each for each, _ in found], sorted(known.union(*(sources for _, sources in found)))
 
 

@@ -101,7 +101,7 @@ def _changes(side: SideDifference) -> list[str]:
             f"asks for {now or 'no ' + name}, {'before ' + then if then else 'which is new'}"
             for name, (then, now) in side.requirements.items()
         ),
-        *([_some("lock", locked)] if locked else []),
+        *([_some("Lock", locked)] if locked else []),
     ]
 
 

@@ -7,13 +7,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ledger.unchecked import Unchecked
 
-__all__ = ["Tools", "find_tools", "without_addresses"]
+__all__ = ["Tools", "find_tools", "in_parallel", "without_addresses"]
+
+_Given = TypeVar("_Given")
+_Got = TypeVar("_Got")
 
 _SECONDS_TO_FIND = 60
 _PLAINLY = {
@@ -85,6 +91,17 @@ def find_tools(root: Path = PROJECT_ROOT) -> Tools:
         raise Unchecked("uv could not be found or fetched")
     uv, index, certificates = said.stdout.splitlines()[-3:]
     return Tools(Path(uv), index or None, certificates or None)
+
+
+def in_parallel(
+    ask: Callable[[_Given], _Got], questions: Sequence[_Given], at_once: int
+) -> list[_Got]:
+    """The answers, in order; after a first failure nothing more is asked."""
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return list(pool.map(ask, questions))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def without_addresses(text: str) -> str:

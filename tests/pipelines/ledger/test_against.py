@@ -182,7 +182,7 @@ def test_the_difference_is_told_side_by_side(root: Path, ledgers: dict[str, Ledg
         "train.py: 2 → 4 lines, complexity 1 → 2",
         "asks for tfx[kfp]==1.21.0, before tfx[kfp]==1.20.0",
         "asks for new>1, which is new",
-        "lock: new not there → 2; old 1 → gone; tfx 1.20.0 → 1.21.0",
+        "Lock: new not there → 2; old 1 → gone; tfx 1.20.0 → 1.21.0",
     ):
         assert line in text
 

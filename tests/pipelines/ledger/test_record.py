@@ -187,7 +187,7 @@ def test_the_command_prints_both_sides_and_gives_them_as_json(
     assert said.exit_code == 0
     told = json.loads(said.stdout)
     assert told["torch"]["metrics"]["total_dependencies"] == 71
-    assert "not checked: no service: Known vulnerabilities" in said.stderr
+    assert "Known vulnerabilities: not checked: no service" in said.stderr
     assert "thing 1.0, newest 2.0 (2.0)" in said.stderr
 
 
