@@ -140,6 +140,11 @@ def details_of(ledger: Ledger) -> dict[str, list[str]]:
             for bound in ledger.bounds
             if bound.excluded
         ],
+        "Last releases of what is asked for": [
+            f"{age.package} {age.newest}, {age.days_since_release} days ago"
+            for age in ledger.ages
+            if age.direct
+        ],
         "Farthest behind, in libyears": [
             f"{age.package} {age.version}, newest {age.newest} ({age.libyears:.1f})"
             for age in ledger.ages

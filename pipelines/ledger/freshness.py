@@ -17,6 +17,7 @@ _DAYS_PER_YEAR = 365.25
 
 def ages_of(
     versions: Mapping[str, str],
+    direct: Iterable[str],
     releases: Mapping[str, Mapping[Version, Release]],
     now: datetime,
 ) -> list[Age]:
@@ -29,7 +30,7 @@ def ages_of(
     Raises:
         Unchecked: if the index does not tell when releases were uploaded.
     """
-    ages = []
+    ages, asked = [], set(direct)
     for package, version in versions.items():
         known = releases.get(package, {})
         newest = newest_of(known)
@@ -42,6 +43,7 @@ def ages_of(
         ages.append(
             Age(
                 package=package,
+                direct=package in asked,
                 version=version,
                 newest=str(newest.version),
                 libyears=max(behind, 0.0) if newest.version > installed.version else 0.0,
@@ -56,10 +58,9 @@ def libyears(ages: Iterable[Age]) -> float:
     return sum(age.libyears for age in ages)
 
 
-def days_since_release(ages: Iterable[Age], direct: Iterable[str]) -> int | None:
+def days_since_release(ages: Iterable[Age]) -> int | None:
     """Of the direct dependency that has been without a release for longest; None: not known."""
-    asked = set(direct)
-    return max((age.days_since_release for age in ages if age.package in asked), default=None)
+    return max((age.days_since_release for age in ages if age.direct), default=None)
 
 
 def _days(earlier: datetime, later: datetime) -> float:

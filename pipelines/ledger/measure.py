@@ -175,12 +175,12 @@ def _take_bounds(entries: _Entries, packages: Packages, releases: _Releases) -> 
 
 def _take_ages(entries: _Entries, packages: Packages, releases: _Releases, now: datetime) -> None:
     def ages() -> dict[str, float]:
-        found = entries.details["ages"] = ages_of(packages.versions, releases, now)
+        found = entries.details["ages"] = ages_of(packages.versions, packages.direct, releases, now)
         known = {age.package for age in found}
         entries.details["unknown_packages"] = [
             package for package in packages.total if package not in known
         ]
-        quiet = days_since_release(found, packages.direct)
+        quiet = days_since_release(found)
         if quiet is None:
             raise Unchecked("the package index has none of the direct dependencies")
         return {"libyears_behind": libyears(found), "days_since_release": quiet}

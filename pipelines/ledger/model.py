@@ -54,6 +54,8 @@ class Age(_Part):
     """How far one package is behind."""
 
     package: str
+    direct: bool = False
+    """Whether the project itself asks for it."""
     version: str
     newest: str
     """The newest final release."""

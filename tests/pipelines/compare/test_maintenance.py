@@ -51,7 +51,9 @@ def ledger() -> Ledger:
         ],
         ages=[
             Age(package="e", version="1", newest="3", libyears=2.54, days_since_release=1),
-            Age(package="f", version="1", newest="1", libyears=0, days_since_release=1),
+            Age(
+                package="f", direct=True, version="1", newest="1", libyears=0, days_since_release=9
+            ),
         ],
         unknown_packages=["g"],
         vulnerabilities=[
@@ -109,6 +111,7 @@ def test_the_details_tell_what_figures_rest_on(ledger: Ledger) -> None:
         "Cannot be resolved for": ["glibc 2.28 (Python 3.10, 3.11): no wheels <here>"],
         "Without a wheel for Linux": ["d"],
         "Held back": ["b 2.1 by a (<2)"],
+        "Last releases of what is asked for": ["f 1, 9 days ago"],
         "Farthest behind, in libyears": ["e 1, newest 3 (2.5)"],
         "Age not known": ["g"],
         "Known vulnerabilities": ["h 1: X-1, mended in 1.1", "h 1: X-2, not mended yet"],

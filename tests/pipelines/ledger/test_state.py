@@ -62,7 +62,7 @@ def test_libyears_are_the_years_from_the_installed_to_the_newest_release() -> No
     }
     versions = {"behind": "1.0+cpu", "newest": "1.0", "branch": "1.9.1", "elsewhere": "1"}
 
-    ages = ages_of(versions, known, NOW)
+    ages = ages_of(versions, ["newest", "behind"], known, NOW)
 
     assert [(age.package, age.newest, round(age.libyears, 6)) for age in ages] == [
         ("behind", "2.0", 2.5),
@@ -70,13 +70,13 @@ def test_libyears_are_the_years_from_the_installed_to_the_newest_release() -> No
         ("newest", "1.0", 0.0),
     ]
     assert libyears(ages) == pytest.approx(2.5)
-    assert days_since_release(ages, ["behind", "newest"]) == round(4 * 365.25)
-    assert days_since_release(ages, ["elsewhere"]) is None
+    assert days_since_release(ages) == round(4 * 365.25)
+    assert days_since_release(ages_of(versions, ["elsewhere"], known, NOW)) is None
 
 
 def test_an_index_without_upload_times_leaves_ages_unchecked() -> None:
     with pytest.raises(Unchecked, match="does not tell when"):
-        ages_of({"thing": "1.0"}, {"thing": releases(("1.0", None))}, NOW)
+        ages_of({"thing": "1.0"}, [], {"thing": releases(("1.0", None))}, NOW)
 
 
 def test_what_has_no_wheel_for_any_linux_is_taken_as_source() -> None:
