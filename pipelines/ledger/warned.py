@@ -20,8 +20,8 @@ __all__ = ["Watch", "read_warnings"]
 
 _FOLDER = PROJECT_ROOT / "out" / "ledger"
 _DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-_CHANGING = re.compile(r"0x[0-9a-f]+")
-"""What makes the same message look new each time."""
+_PLACE = re.compile(r"^From \S+:\d+: |(?<=0x)[0-9a-f]+")
+"""Of a call, as TensorFlow names it, and of an object in memory: what is another each time."""
 
 
 class _Kept(BaseModel):
@@ -45,7 +45,7 @@ class Watch:
             given = GivenWarning(
                 category=category.__name__,
                 module=self._module(file),
-                message=_CHANGING.sub("0x…", (message.strip().splitlines() or [""])[0]),
+                message=_PLACE.sub("", (message.strip().splitlines() or [""])[0]),
             )
             self._given.setdefault(given, set()).add(test)
 

@@ -34,6 +34,9 @@ def test_warnings_are_kept_once_the_twins_tests_have_all_run(root: Path) -> None
     here = "tests/tf_pipeline/test_one.py::test_something"
     watch.warned(DeprecationWarning, "old <f at 0x7f01>\nmore", f"{SITE}/keras/layer.py", here)
     watch.warned(DeprecationWarning, "old <f at 0x7f99>", f"{SITE}/keras/layer.py", here)
+    for line in (1, 2):
+        said = f"From {root}/a.py:{line}: f is deprecated"
+        watch.warned(DeprecationWarning, said, f"{SITE}/tensorflow/deprecation.py", here)
     watch.warned(FutureWarning, "soon", f"{root}/tf_pipeline/train.py", here)
     watch.warned(PendingDeprecationWarning, "on import", f"{SITE}/six.py", "")
     watch.warned(UserWarning, "something else", f"{SITE}/keras/layer.py", here)
@@ -47,10 +50,11 @@ def test_warnings_are_kept_once_the_twins_tests_have_all_run(root: Path) -> None
     run(watch, TESTS[1])
     assert [path.name for path in watch.keep()] == ["deprecations-tf.json"]
 
-    found = read_warnings("tf", {"keras", "six"}, folder)
+    found = read_warnings("tf", {"keras", "six", "tensorflow"}, folder)
     assert [(each.module, each.category, each.message) for each in found] == [
-        ("keras", "DeprecationWarning", "old <f at 0x…>"),
+        ("keras", "DeprecationWarning", "old <f at 0x>"),
         ("six", "PendingDeprecationWarning", "on import"),
+        ("tensorflow", "DeprecationWarning", "f is deprecated"),
         ("tf_pipeline", "FutureWarning", "soon"),
     ]
     assert str(root) not in (folder / "deprecations-tf.json").read_text()
