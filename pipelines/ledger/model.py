@@ -126,7 +126,7 @@ class Ledger(_Part):
     ages: list[Age] = []
     """Farthest behind first."""
     unknown_packages: list[str] = []
-    """Packages that the index does not have, so that their age is not known."""
+    """Packages without a final release on the index, so that their age is not known."""
     vulnerabilities: list[Vulnerability] = []
     audited: int = 0
     """Packages whose vulnerabilities could be asked for."""
