@@ -196,14 +196,17 @@ def log_metrics(
     run_id: str,
     metrics: Mapping[str, float],
     tags: Mapping[str, str] | None = None,
+    *,
+    step: int = 0,
+    seconds: float | None = None,
 ) -> None:
-    """Log single values, and tags, to a run."""
+    """Log single values, and tags, to a run; of a moment in seconds since the epoch, or now."""
     from mlflow.entities import Metric, RunTag
 
-    now = int(time.time() * 1000)
+    moment = int((time.time() if seconds is None else seconds) * 1000)
     _client(config).log_batch(
         run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        metrics=[Metric(name, value, moment, step) for name, value in metrics.items()],
         tags=[RunTag(name, value) for name, value in (tags or {}).items()],
     )
 

@@ -51,7 +51,7 @@ def hours_of(maintenance: Maintenance, weights: MaintenanceWeights) -> Maintenan
     """The sum of weight times count over the ledger's rows."""
     terms, left_out = [], []
     for name, rows in _ROWS.items():
-        counts = [getattr(maintenance, row, None) for row in rows]
+        counts = [getattr(maintenance, row) for row in rows]
         known = [count for count in counts if count is not None]
         if len(known) < len(counts):
             left_out.append(name)

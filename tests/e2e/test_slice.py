@@ -249,7 +249,10 @@ def test_every_figure_leads_back_to_a_tracked_run(
         run = runs[kept["mlflow_run_id"]]
         assert (run.kind, run.status) == ("ledger", "FINISHED")
         assert run.params["framework"] == framework
-        assert all(kept[name] == value > 0 for name, value in run.metrics.items())
+        assert all(kept[name] == value for name, value in run.metrics.items())
+        assert kept["manifest_lines"] > kept["config_fields"] > 0
+        assert kept["details"]["metrics"] == run.metrics
+        assert "needs the network" in kept["not_checked"]["libyears_behind"]
     [verdict] = report["parity"]
     assert runs[verdict["mlflow_run_id"]].kind == "parity"
     assert verdict["passed"]

@@ -186,12 +186,12 @@ def test_what_was_measured_once_calls_no_side(appraised: Callable[..., Report], 
 
 def test_what_an_operator_must_know_is_counted(appraised: Callable[..., Report]) -> None:
     nothing = dict.fromkeys(Operation.model_fields)
-    known = Operation(**nothing | {"manifest_lines": 340})
+    known = Operation(**nothing | {"environment_variables": 11})
 
     found = indicators(appraised(operation=known))
 
-    assert found["lines of manifest"].torch.value == 340
-    assert found["variables that a worker needs"].better == "not measured"
+    assert found["variables that a worker needs"].torch.value == 11
+    assert found["lines of manifest"].better == "not measured"
 
 
 def test_recoveries_from_different_faults_do_not_compare(appraised: Callable[..., Report]) -> None:
