@@ -33,7 +33,7 @@ _SETTINGS = (
     "torch.timeout_seconds=10",
 )
 _UNTIL_THE_FIRST_STEP = (
-    *("import_seconds", "tracking_seconds", "rendezvous_seconds"),
+    *("start_seconds", "import_seconds", "tracking_seconds", "rendezvous_seconds"),
     *("build_seconds", "restore_seconds", "first_step_seconds"),
 )
 _LIMIT_SECONDS = 300

@@ -18,6 +18,7 @@ from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 __all__ = ["findings"]
 
 _BEFORE_TIMING = (
+    "start_seconds",
     "import_seconds",
     "tracking_seconds",
     "rendezvous_seconds",
