@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CATEGORIES", "RunLedger", "Spent", "goodput_metrics", "spend"]
+__all__ = ["CATEGORIES", "LEDGER", "RunLedger", "Spent", "goodput_metrics", "spend"]
 
 _CATEGORY_OF_PHASE = {
     "start_seconds": "initialisation",
@@ -36,6 +36,8 @@ CATEGORIES = (
     *("evaluation", "tracking", "barrier", "shutdown"),
 )
 """Steps that count, which alone are goodput, and the causes of all other time."""
+LEDGER = ("goodput_seconds", *(f"badput_{category}_seconds" for category in CATEGORIES[1:]))
+"""Their metrics, which add up to a run's ``wall_seconds``."""
 
 Spent = dict[str, float]
 """Category -> seconds; of one that is not there: none."""
@@ -66,13 +68,10 @@ def spend(
 
 def goodput_metrics(spent: Mapping[str, float], wall_seconds: float) -> dict[str, float]:
     """The ledger under the names of the metrics table."""
-    steps, *badput = (spent.get(category, 0.0) for category in CATEGORIES)
-    names = (f"badput_{category}_seconds" for category in CATEGORIES[1:])
-    return {
-        "goodput_share": steps / wall_seconds,
-        "goodput_seconds": steps,
-        **dict(zip(names, badput, strict=True)),
+    ledger = {
+        name: spent.get(category, 0.0) for name, category in zip(LEDGER, CATEGORIES, strict=True)
     }
+    return {"goodput_share": ledger["goodput_seconds"] / wall_seconds, **ledger}
 
 
 @dataclass
