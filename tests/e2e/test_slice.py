@@ -271,6 +271,40 @@ def test_every_figure_leads_back_to_a_tracked_run(
     assert all(each["framework_version"] for each in report["environment"]["software"])
 
 
+def test_what_running_each_side_costs_leads_back_to_tracked_runs(
+    report: dict[str, Any], runs: dict[str, RunRecord]
+) -> None:
+    assert set(report["overhead"]) == set(report["cost"]) == set(FRAMEWORKS)
+    for framework, side in report["overhead"].items():
+        (cell,) = (runs[run_id] for run_id in side["mlflow_run_ids"])
+        assert (cell.params["framework"], cell.params["workers"]) == (framework, "2")
+        assert side["wall_seconds"] == cell.metrics["wall_seconds"]
+        assert sum(side["goodput"].values()) == pytest.approx(side["wall_seconds"], rel=0.01)
+        until_first_step = side["time_to_first_step_seconds"]
+        assert sum(side["first_step"].values()) == pytest.approx(until_first_step, rel=0.01)
+        first, again = (runs[run_id] for run_id in side["pipeline"]["mlflow_run_ids"])
+        assert side["pipeline"]["overhead_seconds"] == first.metrics["pipeline_overhead_seconds"]
+        assert side["pipeline"]["cached_rerun_seconds"] == again.metrics["pipeline_seconds"]
+        recovery = runs[side["recovery"]["mlflow_run_id"]]
+        assert side["recovery"]["recovery_seconds"] == recovery.metrics["recovery_seconds"]
+        assert all(value for name, value in side["operation"].items())
+        assert side["resources"]["network_bytes_per_step"] > 0
+        cost = report["cost"][framework]
+        assert cost["per_run"]["total"]["inputs"]["wall_seconds"] == side["wall_seconds"]
+        assert cost["per_model"]["total"]["amount"] > 0
+        assert set(cost["per_model"]["total"]["mlflow_run_ids"]) <= set(runs)
+    indicators = [
+        each for criterion in report["scorecard"]["criteria"] for each in criterion["indicators"]
+    ]
+    told = {
+        run_id
+        for each in indicators
+        for name in FRAMEWORKS
+        for run_id in each[name]["mlflow_run_ids"]
+    }
+    assert told and told <= set(runs)
+
+
 def test_nothing_but_the_study_is_tracked(
     report: dict[str, Any],
     runs: dict[str, RunRecord],
