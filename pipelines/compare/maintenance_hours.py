@@ -13,6 +13,7 @@ __all__ = ["MaintenanceHours", "Term", "hours_of"]
 
 _ROWS: dict[str, tuple[str, ...]] = {
     "direct_dependency": ("direct_dependencies",),
+    "package": ("total_dependencies",),
     "thousand_lines": ("code_lines",),
     "complexity": ("cyclomatic_complexity",),
     "held_back_pin": ("bounded_requirements", "held_back_share"),

@@ -66,8 +66,9 @@ def test_costs_are_those_of_the_told_cells_by_the_configs_thresholds(
     assert tf.per_run.total.amount == pytest.approx(0.002)
     assert tf.per_million_examples.total.amount == pytest.approx(0.002 / 0.0256)  # 200 x 128
     assert tf.per_model.training.amount == pytest.approx(0.003)
-    # 1 package x 4 h, 1,488 lines x 8 h per thousand, 339 x 0.05 h; 100 an hour, 100 models
-    upkeep = 4 + 1.488 * 8 + 339 * 0.05
+    # 1 package x 4 h and 205 with it x 0.1 h, 1,488 lines x 8 h per thousand, 339 x 0.05 h; 100 an
+    # hour, 100 models
+    upkeep = 4 + 20.5 + 1.488 * 8 + 339 * 0.05
     assert tf.per_model.total.amount == pytest.approx(0.003 + 0.001 + upkeep)
 
 
