@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipelines.checkpoint_config import CheckpointConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.network_config import NetworkConfig
@@ -162,6 +163,7 @@ class Config(Section):
     network: NetworkConfig = NetworkConfig()
     parity: ParityConfig = ParityConfig()
     tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @property
     def dataset_dir(self) -> Path:

@@ -125,6 +125,7 @@ def run_worker(
         if worker.is_chief:
             result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
             (output / RESULT_NAME).write_text(json.dumps(result))
+            events.emit("result", run_id=run.run_id, metrics=metrics)
 
 
 def run_step(
