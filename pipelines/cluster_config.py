@@ -56,6 +56,8 @@ class ImagesConfig(Section):
     """The one for ingestion, comparison, and the steps that wait for training jobs."""
     tag: str = "0.1.0"
     """Tag of all three, which are built from one state of the code."""
+    gpu_tag: str = "0.1.0-cuda"
+    """``accelerator.kind: gpu``: tag of the frameworks' two, in its place."""
 
 
 class AcceleratorConfig(Section):
@@ -97,25 +99,27 @@ class ClusterConfig(Section):
     namespace: DnsName = "tandem"
     """Kubernetes namespace of the runs, their training jobs and their claim."""
     images: ImagesConfig = ImagesConfig()
-    service_account: DnsName = "tandem-pipeline"
-    """Whom the pipelines' steps run as: it may create training jobs and read their logs."""
+    service_account: DnsName | None = None
+    """Whom the pipelines' steps run as: it may create training jobs and read their logs; null: as
+    Kubeflow Pipelines has it, ``pipeline-runner``."""
     claim: DnsName = "tandem-data"
     """Persistent volume claim for datasets and runs, which many pods write to
     (``ReadWriteMany``)."""
-    mount_path: Annotated[str, AfterValidator(_absolute)] = "/data"
+    mount_path: Annotated[str, AfterValidator(_absolute)] = "/work"
     """Where every container has that claim."""
     pipeline_root: str | None = None
     """Where Kubeflow Pipelines keeps what steps hand to each other, such as ``gs://BUCKET/tandem``;
     null: its own default."""
     tracking_uri: Annotated[str, AfterValidator(_without_credentials)] = "http://mlflow:5000"
     """MLflow's server, as pods reach it."""
-    tracking_secret: DnsName | None = None
-    """Secret with the keys ``username`` and ``password`` of that server; null: it asks for none."""
+    tracking_secret: DnsName | None = "tandem-tracking"
+    """Secret with that server's user and password, under the names of MLflow's variables
+    (``MLFLOW_TRACKING_USERNAME``, ``MLFLOW_TRACKING_PASSWORD``); null: it asks for none."""
     job_api: Literal["trainer", "training-operator"] = "trainer"
     """``trainer``: Kubeflow Trainer v2's TrainJob, with Tandem's own runtimes;
     ``training-operator``: v1's PyTorchJob and TFJob, for clusters that have only those."""
     workers_per_pod: PositiveInt = 1
-    """Workers that share a pod, and so its GPUs' links; without GPUs PyTorch's only."""
+    """Workers that share a pod, and so its GPUs' links."""
     cpu_per_worker: Quantity | None = None
     """CPUs of each worker; null: ``study.threads_per_worker``."""
     memory_per_worker: Quantity = "4Gi"
@@ -163,7 +167,9 @@ class ClusterConfig(Section):
 
     def image(self, name: Literal["tf", "torch", "core"]) -> str:
         """One of the images, with its tag."""
-        return f"{getattr(self.images, name)}:{self.images.tag}"
+        on_gpus = self.accelerator.kind == "gpu" and name != "core"
+        tag = self.images.gpu_tag if on_gpus else self.images.tag
+        return f"{getattr(self.images, name)}:{tag}"
 
     @model_validator(mode="after")
     def _a_topology_is_a_tpus(self) -> Self:

@@ -93,7 +93,7 @@ class KfpClient:
         experiment_id: str,
         pipeline_id: str,
         version_id: str,
-        service_account: str,
+        service_account: str | None,
         pipeline_root: str | None,
     ) -> str:
         """Run a version of a pipeline; returns the run's id."""

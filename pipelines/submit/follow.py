@@ -23,7 +23,6 @@ def follow_run(
     namespace: str,
     on_progress: OnProgress,
     on_line: Callable[[str], None],
-    poll_seconds: float = _POLL_SECONDS,
 ) -> None:
     """Wait until a run has ended well.
 
@@ -44,7 +43,7 @@ def follow_run(
             on_progress(*now)
         if run.state in _ENDED:
             break
-        time.sleep(poll_seconds)
+        time.sleep(_POLL_SECONDS)
     if run.state == "SUCCEEDED":
         return
     failed = [step for step in steps if _state(step) == "FAILED"]

@@ -40,7 +40,6 @@ def run_job(
     listener: JobListener,
     *,
     preemption: Preemption | None = None,
-    poll_seconds: float = _POLL_SECONDS,
 ) -> float:
     """Create a job and wait for its end; returns the seconds that it took, its queue included.
 
@@ -52,7 +51,7 @@ def run_job(
         InputError: if a worker refused its input, or the cluster the job.
         PreemptedError: if ``preemption`` was asked for.
     """
-    return _Job(api, cluster, job, listener, poll_seconds).run(preemption or Preemption())
+    return _Job(api, cluster, job, listener).run(preemption or Preemption())
 
 
 @dataclass
@@ -77,7 +76,7 @@ class _Log:
                         self.listener.on_line(line)
                     else:
                         self.listener.on_event(event)
-                if self.ended.wait(1.0):
+                if self.ended.wait(_POLL_SECONDS):
                     return
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
@@ -90,7 +89,6 @@ class _Job:
         cluster: ClusterConfig,
         job: dict[str, Any],
         listener: JobListener,
-        poll_seconds: float,
     ) -> None:
         self._api = api
         self._cluster = cluster
@@ -98,7 +96,6 @@ class _Job:
         self._kind: Kind = kind_of(job)
         self._name: str = job["metadata"]["name"]
         self._listener = listener
-        self._poll_seconds = poll_seconds
         self._log = _Log(api, listener)
         self._reader: threading.Thread | None = None
         self._state = ""
@@ -144,7 +141,7 @@ class _Job:
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
                     f"(cluster.start_minutes): {self._state}"
                 )
-            time.sleep(self._poll_seconds)
+            time.sleep(_POLL_SECONDS)
 
     def _conditions(self) -> dict[str, Mapping[str, Any]]:
         """Those that hold, by their type."""

@@ -137,10 +137,10 @@ def tracking_credentials(cluster: ClusterConfig) -> list[dict[str, Any]]:
         return []
     return [
         {
-            "name": f"MLFLOW_TRACKING_{key.upper()}",
-            "valueFrom": {"secretKeyRef": {"name": cluster.tracking_secret, "key": key}},
+            "name": name,
+            "valueFrom": {"secretKeyRef": {"name": cluster.tracking_secret, "key": name}},
         }
-        for key in ("username", "password")
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     ]
 
 

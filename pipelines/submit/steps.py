@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from pipelines import tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.cluster_config import ClusterConfig
@@ -32,7 +30,7 @@ __all__ = ["begin_study", "compare_study", "describe_software", "prove_parity", 
 def begin_study(settings: str) -> str:
     """Make the dataset, or find it as it was made, and the experiment; returns the study's id.
 
-    ``settings`` is a configuration as YAML, here and in the other steps.
+    ``settings`` is a configuration as JSON, here and in the other steps.
     """
     config = _parse(settings)
     dataset, reused = ingest_data(config)
@@ -127,7 +125,7 @@ def compare_study(settings: str, study_id: str, page: Path) -> None:
 
 
 def _parse(settings: str) -> Config:
-    config = parse_config(yaml.safe_load(settings), "step")
+    config = parse_config(json.loads(settings), "step")
     if ClusterConfig.of_this_step() is None:
         return config
     tracked = config.tracking.model_copy(update={"uri": config.cluster.tracking_uri})

@@ -6,7 +6,6 @@ A component's body runs in a process, or pod, of its own: all that it needs is i
 import json
 from dataclasses import asdict
 
-import yaml
 from kfp import dsl
 
 from pipelines.config import Config
@@ -26,16 +25,16 @@ def build_study_pipeline(config: Config) -> dsl.base_component.BaseComponent:
     comes so many places before it in the study's order has ended. No step is answered from a cache:
     a measurement that was not made is none.
     """
-    settings = yaml.safe_dump(config.without_secrets(), sort_keys=False)
-    cells = list(plan(config))
+    cells, lanes = list(plan(config)), config.cluster.parallelism
     core = dsl.component(base_image=config.cluster.image("core"), install_kfp_package=False)
+    begin, prove, measure, conclude = core(ingest), core(parity), core(train_cell), core(compare)
 
     @dsl.pipeline(name=f"{config.name}-study")
-    def dag() -> None:
-        begun = _fresh(core(ingest)(settings=settings))
+    def dag(settings: str = _settings(config)) -> None:
+        begun = _fresh(begin(settings=settings))
         said = {each: _describe(config, each, settings, begun) for each in FRAMEWORKS}
         proven = _fresh(
-            core(parity)(
+            prove(
                 settings=settings,
                 study_id=begun.output,
                 tf_software=said["tf"].output,
@@ -44,30 +43,33 @@ def build_study_pipeline(config: Config) -> dsl.base_component.BaseComponent:
         )
         ended: list[dsl.PipelineTask] = []
         for number, cell in enumerate(cells):
-            task = _fresh(
-                core(train_cell)(
-                    settings=settings, study_id=begun.output, cell=json.dumps(asdict(cell))
-                )
-            )
+            told = json.dumps(asdict(cell))
+            task = _fresh(measure(settings=settings, study_id=begun.output, cell=told))
             task.set_display_name(cell.name).set_retry(_RETRIES)
-            before = number - config.cluster.parallelism
-            ended.append(task.after(ended[before] if before >= 0 else proven))
-        last = ended[-config.cluster.parallelism :]
-        _fresh(core(compare)(settings=settings, study_id=begun.output)).after(*last)
+            ended.append(task.after(ended[number - lanes] if number >= lanes else proven))
+        _fresh(conclude(settings=settings, study_id=begun.output)).after(*ended[-lanes:])
 
     return dag
 
 
 def build_ingest_pipeline(config: Config) -> dsl.base_component.BaseComponent:
     """Ingestion alone, for those pipelines that begin with a dataset."""
-    settings = yaml.safe_dump(config.without_secrets(), sort_keys=False)
     core = dsl.component(base_image=config.cluster.image("core"), install_kfp_package=False)
+    begin = core(ingest)
 
     @dsl.pipeline(name=f"{config.name}-ingest")
-    def dag() -> None:
-        _fresh(core(ingest)(settings=settings))
+    def dag(settings: str = _settings(config)) -> None:
+        _fresh(begin(settings=settings))
 
     return dag
+
+
+def _settings(config: Config) -> str:
+    """The configuration as JSON, said once: a workflow of Kubernetes must stay small.
+
+    On one line, since kfp's compiler repeats it in a comment.
+    """
+    return json.dumps(config.without_secrets())
 
 
 def _describe(

@@ -14,18 +14,22 @@ import yaml
 from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
 from pipelines.submit.pods import Pod, tracking_credentials
 
+# The safe ones, in C where PyYAML has it: a study of many cells is a long file.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 __all__ = ["dags_of", "read_pipeline", "surround", "write_pipeline"]
 
 
 def read_pipeline(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A compiled pipeline: its specification, and what it says of the platform (empty: nothing)."""
-    documents = [each for each in yaml.safe_load_all(file.read_text()) if each]
+    documents = [each for each in yaml.load_all(file.read_text(), _Loader) if each]
     return documents[0], documents[1] if len(documents) > 1 else {}
 
 
 def write_pipeline(file: Path, specification: dict[str, Any], platform: dict[str, Any]) -> None:
     """What ``read_pipeline`` reads."""
-    file.write_text(yaml.safe_dump_all([specification, platform], sort_keys=True))
+    file.write_text(yaml.dump_all([specification, platform], Dumper=_Dumper))
 
 
 def surround(

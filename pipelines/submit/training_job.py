@@ -27,6 +27,8 @@ _MOST_OF_A_NAME = 40
 """A JobSet's pods add to it, and its services must stay within DNS's 63."""
 _INLINE = 'printf "%s" "$TANDEM_CONFIG" > /tmp/config.yaml && exec "$@"'
 _PART_OF = {"app.kubernetes.io/part-of": "tandem"}
+_OF_POD = {**_PART_OF, "app.kubernetes.io/component": "training"}
+"""What the network policies know a training pod by."""
 _MANAGER = "tandem.dev/submit"
 
 
@@ -49,6 +51,13 @@ class Kind:
         """Finds the pods of a job."""
         return f"{self.job_label}={job}"
 
+
+_OF_RUNTIME: Mapping[Framework, list[str]] = {
+    # Told its place by Trainer's policy, in variables that torchrun reads.
+    "torch": ["torchrun", "-m", "torch_pipeline"],
+    # Of which Trainer has no policy: makes TF_CONFIG of the pod's number and name.
+    "tf": ["python", "-m", "pipelines.pod", "tf"],
+}
 
 _OF_TRAINER = Kind(
     group="trainer.kubeflow.org",
@@ -154,22 +163,26 @@ def _share_out(cluster: ClusterConfig, request: JobRequest) -> tuple[int, int]:
         raise InputError(
             f"cluster.workers_per_pod: {layout.workers} workers do not fill pods of {each}"
         )
-    alone = layout.parameter_servers or cluster.accelerator.kind == "none"
-    if each > 1 and framework == "tf" and alone:
+    if each > 1 and framework == "tf" and cluster.job_api == "training-operator":
         raise InputError(
-            "cluster.workers_per_pod: TensorFlow's workers share a pod only by a GPU each; use 1"
+            "cluster.workers_per_pod: a TFJob's pods have a worker each; use 1, or "
+            "cluster.job_api: trainer"
         )
     return layout.workers // each, each
 
 
 def _train_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int) -> dict[str, Any]:
-    per_node = {"numProcPerNode": pod.workers} if request.framework == "torch" else {}
+    processes = 1 if request.layout.replicas > 1 else pod.workers
+    per_node, places = {"numProcPerNode": processes}, {}
+    if request.framework == "tf":  # Trainer's own policy would tell torchrun
+        per_node = {}
+        places = {"TANDEM_NODES": str(pods), "TANDEM_PROCESSES_PER_NODE": str(processes)}
     trainer = {
         "image": cluster.image(request.framework),
         "numNodes": pods,
         **per_node,
-        **_command(cluster, request, pod, ["torchrun"]),
-        "env": _environment(cluster, request),
+        "command": _command(request, _OF_RUNTIME[request.framework]),
+        "env": _environment(cluster, request, places),
         "resourcesPerNode": pod.resources,
     }
     patched = {
@@ -185,7 +198,7 @@ def _train_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int)
         "volumes": pod.volumes,
         **pod.placement,
     }
-    of_node = {"template": {"metadata": {"labels": dict(_PART_OF)}, "spec": patched}}
+    of_node = {"template": {"metadata": {"labels": dict(_OF_POD)}, "spec": patched}}
     replicated = {"name": "node", "template": {"spec": of_node}}
     return {
         **_head(cluster, request, _OF_TRAINER),
@@ -211,15 +224,16 @@ def _pytorch_job(
     cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int
 ) -> dict[str, Any]:
     """A master and the other workers; torchrun is told what the operator puts into variables."""
-    launcher = [
+    program = [
         "torchrun",
         *("--nnodes", str(pods)),
         *("--nproc-per-node", str(pod.workers)),
         *("--node-rank", "$(RANK)"),
         *("--master-addr", "$(MASTER_ADDR)"),
         *("--master-port", "$(MASTER_PORT)"),
+        *("-m", "torch_pipeline"),
     ]
-    template = _template(cluster, request, pod, launcher, "pytorch")
+    template = _template(cluster, request, pod, program, "pytorch")
     replicas = {"Master": _replica(1, template)}
     if pods > 1:
         replicas["Worker"] = _replica(pods - 1, template)
@@ -229,11 +243,12 @@ def _pytorch_job(
 
 def _tf_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int) -> dict[str, Any]:
     """Workers, and under parameter servers a chief and servers without accelerators."""
-    template = _template(cluster, request, pod, [], "tensorflow")
+    program = ["python", "-m", "tf_pipeline"]
+    template = _template(cluster, request, pod, program, "tensorflow")
     replicas = {"Worker": _replica(pods, template)}
     if request.layout.parameter_servers:
         idle = Pod(cluster, 0, request.threads_per_worker)
-        served = _template(cluster, request, idle, [], "tensorflow")
+        served = _template(cluster, request, idle, program, "tensorflow")
         replicas["Chief"] = _replica(1, served)
         replicas["PS"] = _replica(request.layout.parameter_servers, served)
     head = _head(cluster, request, _KINDS[2])
@@ -267,12 +282,12 @@ def _replica(count: int, template: dict[str, Any]) -> dict[str, Any]:
 
 
 def _template(
-    cluster: ClusterConfig, request: JobRequest, pod: Pod, launcher: list[str], container: str
+    cluster: ClusterConfig, request: JobRequest, pod: Pod, program: list[str], container: str
 ) -> dict[str, Any]:
     # The operator gives no pod what Trainer's runtimes do, so all of it stands here.
     annotations = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive the training
     return {
-        "metadata": {"labels": dict(_PART_OF), "annotations": annotations},
+        "metadata": {"labels": dict(_OF_POD), "annotations": annotations},
         "spec": {
             "automountServiceAccountToken": False,
             "securityContext": dict(RESTRICTED_POD),
@@ -282,8 +297,8 @@ def _template(
                 {
                     "name": container,
                     "image": cluster.image(request.framework),
-                    **_command(cluster, request, pod, launcher),
-                    "env": _environment(cluster, request),
+                    "command": _command(request, program),
+                    "env": _environment(cluster, request, {}),
                     "resources": pod.resources,
                     "securityContext": dict(RESTRICTED_CONTAINER),
                     "volumeMounts": pod.mounts,
@@ -294,24 +309,16 @@ def _template(
     }
 
 
-def _command(
-    cluster: ClusterConfig, request: JobRequest, pod: Pod, torchrun: list[str]
-) -> dict[str, list[str]]:
-    """The program under its framework's launcher.
-
-    Trainer's runtime for TensorFlow has a command of its own, which makes ``TF_CONFIG`` and becomes
-    what the arguments say.
-    """
-    program = ["-m", f"{request.framework}_pipeline", *request.arguments]
+def _command(request: JobRequest, program: list[str]) -> list[str]:
     inline = ["sh", "-c", _INLINE, "sh"] if CONFIG_VARIABLE in request.variables else []
-    if request.framework == "torch":
-        return {"command": [*inline, *torchrun, *program]}
-    devices = ["--replicas", str(pod.workers)] if pod.workers > 1 else []
-    whole = [*inline, "python", *program, *devices]
-    return {"args" if cluster.job_api == "trainer" else "command": whole}
+    replicas = request.layout.replicas
+    devices = ["--replicas", str(replicas)] if replicas > 1 else []
+    return [*inline, *program, *request.arguments, *devices]
 
 
-def _environment(cluster: ClusterConfig, request: JobRequest) -> list[dict[str, Any]]:
+def _environment(
+    cluster: ClusterConfig, request: JobRequest, places: Mapping[str, str]
+) -> list[dict[str, Any]]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "1"} if request.framework == "tf" else {}
     of_gpus = {"NCCL_DEBUG": "WARN"} if cluster.accelerator.kind == "gpu" else {}
     variables = {
@@ -321,6 +328,7 @@ def _environment(cluster: ClusterConfig, request: JobRequest) -> list[dict[str, 
         **cluster.communication,
         "HOME": "/tmp",  # what libraries cache goes where a pod may write
         "MLFLOW_TRACKING_URI": cluster.tracking_uri,
+        **places,
         **request.variables,
     }
     plain = [{"name": name, "value": value} for name, value in sorted(variables.items())]
