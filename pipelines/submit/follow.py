@@ -51,7 +51,7 @@ def follow_run(
         reason = f": {run.error.message}" if run.error and run.error.message else ""
         raise WorkError(f"run {run_id} ended as {run.state}{reason} ({client.address(run_id)})")
     first = min(failed, key=lambda step: str(step.end_time))
-    lines = _log_of(client, run_id, first, namespace)
+    lines = _log_of(client, run, first, namespace)
     for line in lines[-_LAST_LINES:]:
         on_line(line)
     why = first.error.message if first.error and first.error.message else "no reason given"
@@ -76,11 +76,10 @@ def _state(step: Any) -> str:
     return str(step.state or "")
 
 
-def _log_of(client: KfpClient, run_id: str, step: Any, namespace: str) -> list[str]:
+def _log_of(client: KfpClient, run: Any, step: Any, namespace: str) -> list[str]:
     """From the server's pages, else from the cluster itself, where either can be reached."""
-    pods = [step.pod_name, *(child.pod_name for child in step.child_tasks or [])]
-    for pod in [each for each in pods if each]:
-        if log := client.pod_log(run_id, pod, namespace):
+    for pod in _pods_of(run, step):
+        if log := client.pod_log(run.run_id, pod, namespace):
             return [line for line in log.splitlines() if line.strip()]
         from pipelines.submit.kubernetes_api import KubernetesApi
 
@@ -91,3 +90,17 @@ def _log_of(client: KfpClient, run_id: str, step: Any, namespace: str) -> list[s
         if lines:
             return [line for line in lines if line.strip()]
     return []
+
+
+def _pods_of(run: Any, step: Any) -> list[str]:
+    """Those that failed in a step, the innermost first: its own may be but a name for them."""
+    known: dict[str, Any] = {}
+    for each in run.run_details.task_details:
+        known |= {name: each for name in (each.task_id, each.pod_name) if name}
+    below, pods = [step], []
+    for each in below:
+        if each.pod_name:
+            pods.append(str(each.pod_name))
+        children = [known.get(child.task_id or child.pod_name) for child in each.child_tasks or []]
+        below += [child for child in children if child and _state(child) == "FAILED"]
+    return pods[::-1]

@@ -41,7 +41,9 @@ def run_job(
     *,
     preemption: Preemption | None = None,
 ) -> float:
-    """Create a job and wait for its end; returns the seconds that it took, its queue included.
+    """Create a job and wait for its end; returns the seconds that it took.
+
+    They count from the first container's start to the end of the last, as those of processes do.
 
     One that ended well is deleted, its log having been told; one that failed is left to be looked
     at. If this process is asked to end, the job's pods are, and get their time to save.
@@ -106,7 +108,7 @@ class _Job:
             raise PreemptedError("asked to end before the training job was created")
         try:
             self._api.create(self._kind, self._job)
-            self._wait(preemption, started)
+            pods = self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError):
             self._api.delete(self._kind, self._name)
             raise
@@ -117,15 +119,16 @@ class _Job:
         if self._log.error is not None:
             raise self._log.error
         self._api.delete(self._kind, self._name)
-        return time.monotonic() - started
+        taken = _seconds_of(pods)
+        return time.monotonic() - started if taken is None else taken
 
-    def _wait(self, preemption: Preemption, started: float) -> None:
+    def _wait(self, preemption: Preemption, started: float) -> list[Any]:
         while True:
             conditions = self._conditions()
             pods = self._api.pods(self._kind.selector(self._name))
             self._read_log(pods)
             if self._kind.succeeded in conditions:
-                return
+                return pods
             if "Failed" in conditions:
                 self._raise_failure(pods, conditions["Failed"])
             if self._log.error is not None:
@@ -133,7 +136,9 @@ class _Job:
                 raise self._log.error
             if preemption.asked:
                 raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
-            self._tell_state(pods)
+            self._tell_state(pods, "Suspended" in conditions)
+            if "Suspended" in conditions:  # in a queue, where it may be long
+                started = time.monotonic()
             waited = time.monotonic() - started
             if self._reader is None and waited > self._cluster.start_minutes * 60:
                 self._api.delete(self._kind, self._name)
@@ -163,9 +168,11 @@ class _Job:
                 self._reader.start()
                 return
 
-    def _tell_state(self, pods: list[Any]) -> None:
+    def _tell_state(self, pods: list[Any], queued: bool) -> None:
         running = sum(pod.status.phase == "Running" for pod in pods)
         waits = sorted({reason for pod in pods if (reason := _waits_for(pod))})
+        if queued:
+            waits.append("in a queue")
         state = f"{running} of {len(pods)} pods running" if pods else "no pods yet"
         if waits:
             state += f" ({', '.join(waits)})"
@@ -210,3 +217,17 @@ def _exit_of(pod: Any) -> Any:
         if ended is not None and ended.exit_code != 0:
             return ended
     return None
+
+
+def _seconds_of(pods: list[Any]) -> float | None:
+    """From the first container's start to the end of the last; None if no pod says."""
+    ended = [
+        status.state.terminated
+        for pod in pods
+        for status in pod.status.container_statuses or []
+        if status.state and status.state.terminated and status.state.terminated.started_at
+    ]
+    if not ended:
+        return None
+    last, first = max(each.finished_at for each in ended), min(each.started_at for each in ended)
+    return float((last - first).total_seconds())

@@ -142,6 +142,7 @@ def _handler(state: KfpServer) -> type[BaseHTTPRequestHandler]:
             if told[0] != f"Bearer {TOKEN}" and told[1] != COOKIE:
                 raise Refused(401, "Request header error: there is no user identity header.")
             if path == "/k8s/pod/logs":
+                assert query == {"podname": "pod-cell", "runid": "r0", "podnamespace": "tandem"}
                 return f"epoch 1\n{state.task_error}\n"
             form = self.headers.get("Content-Type", "").startswith("multipart/")
             body = json.loads(raw) if raw and not form else None
@@ -220,8 +221,11 @@ def _advanced(state: KfpServer, held: dict[str, Any]) -> dict[str, Any]:
     tasks = [
         {"task_id": "t0", "display_name": "root", "state": "RUNNING"},
         _task("t1", "ingest", "SUCCEEDED" if ended else "RUNNING", "pod-ingest"),
-        _task("t2", "torch ddp x2 #1", last if ended else "PENDING", "pod-cell"),
+        _task("t2", "torch ddp x2 #1", last if ended else "PENDING", ""),
     ]
+    if ended and state.task_error:  # the step is but a name for the pod in it
+        tasks[-1]["child_tasks"] = [{"task_id": "t3"}]
+        tasks.append(_task("t3", "executor", "FAILED", "pod-cell"))
     held["run"] |= {"state": last if ended else "RUNNING", "run_details": {"task_details": tasks}}
     return held["run"]
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -55,6 +56,7 @@ class Cluster:
     deleted: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     polls: int = 0
+    queued: bool = False
 
     @contextmanager
     def running(self) -> Iterator[KubernetesApi]:
@@ -166,6 +168,8 @@ def _job(state: Cluster, name: str) -> dict[str, Any]:
     job = state.jobs[name]
     kind = {"Succeeded": kind_of(job).succeeded, "Failed": "Failed"}.get(state.phase)
     conditions = [{"type": "Created", "status": "True", "reason": "x", "message": "x"}]
+    if state.queued and state.phase == "Pending":
+        conditions.append({"type": "Suspended", "status": "True", "reason": "x", "message": "x"})
     if kind:
         why = {"reason": "JobsFailed", "message": "1 of 2 pods failed"}
         conditions.append({"type": kind, "status": "True", **why})
@@ -182,7 +186,11 @@ def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
 def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
     labels = {key: value if rank == 0 else "other" for key, value in kind.rank0.items()}
     waiting = {"waiting": {"reason": "ContainerCreating"}}
-    ended = {"terminated": {"exitCode": 0, "finishedAt": f"2026-01-01T00:00:0{9 - rank}Z"}}
+    times = {
+        "startedAt": f"2026-01-01T00:00:0{rank}Z",
+        "finishedAt": f"2026-01-01T00:00:0{9 - rank}Z",
+    }
+    ended: dict[str, Any] = {"terminated": {"exitCode": 0, **times}}
     if state.phase == "Failed":
         ended["terminated"] |= {"exitCode": state.exit_code, "reason": state.reason}
     container = {"Pending": waiting, "Running": {"running": {}}}.get(state.phase, ended)
@@ -218,14 +226,13 @@ def test_a_job_is_created_told_as_it_goes_and_removed_when_done(
     events: list[dict[str, Any]] = []
     states: list[str] = []
 
-    run(state, JobListener(events.append, lines.append, states.append), f"cluster.job_api={api}")
+    listener = JobListener(events.append, lines.append, states.append)
+    seconds = run(state, listener, f"cluster.job_api={api}")
 
     [name] = state.jobs
+    assert seconds == 9.0  # from the first start to the last end
     assert lines == ["hello", "bye"]
     assert events == [{"event": "step", "step": 7, "steps": 9}]
-    assert states[0].startswith("0 of 2 pods running (ContainerCreating)") or states[0].startswith(
-        "2 of 2"
-    )
     assert "2 of 2 pods running" in states
     assert state.deleted == [name]
 
@@ -296,12 +303,25 @@ def test_a_job_without_pods_is_given_up_with_what_it_waits_for(
     run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = Cluster(polls_to_run=10_000, polls_to_end=20_000)
-    now = time.monotonic
-    monkeypatch.setattr(job_runner.time, "monotonic", lambda: now() * 10_000)
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
 
     with pytest.raises(WorkError, match=r"cluster\.start_minutes.*ContainerCreating"):
         run(state)
     assert state.deleted == [*state.jobs]
+
+
+def test_waiting_in_a_queue_is_told_and_counts_for_nothing(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(queued=True, polls_to_run=4, polls_to_end=6)
+    states: list[str] = []
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0 * min(state.polls, 3), sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    run(state, JobListener(on_state=states.append))
+
+    assert states[0] == "0 of 2 pods running (ContainerCreating, in a queue)"
 
 
 def test_a_job_ends_with_the_process_that_waits_for_it(
