@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from kubernetes import client as kubernetes
+from typer.testing import CliRunner
 
+from pipelines.cli.commands import app
 from pipelines.cluster import Layout
 from pipelines.cluster_config import CLUSTER_VARIABLE
 from pipelines.config import Config
@@ -437,3 +439,25 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
     assert (variables["MLFLOW_RUN_ID"], variables["OMP_NUM_THREADS"]) == ("r1", "3")
     assert (tmp_path / "rank0.log").read_text() == "hello\n"
     assert events == [(0, {"event": "step", "step": 1, "steps": 2})]
+
+
+@pytest.mark.parametrize(
+    "option", [("--hosts", "2"), ("--bandwidth", "1gbit"), ("--resume", "out")]
+)
+def test_a_run_on_the_cluster_takes_no_option_of_this_machine(option: tuple[str, str]) -> None:
+    asked = ["train", "torch", "--on", "kubernetes", *option]
+
+    refusal = CliRunner().invoke(app, asked).exception
+
+    assert isinstance(refusal, InputError)
+    assert f"{option[0]} {option[1]}" in str(refusal)
+
+
+def test_without_a_cluster_nothing_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    with pytest.raises(InputError, match="no Kubernetes cluster"):
+        KubernetesApi("tandem")
