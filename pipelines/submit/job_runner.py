@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines import events
 from pipelines.cluster_config import ClusterConfig
-from pipelines.errors import InputError, PreemptedError, WorkError
+from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
 from pipelines.launch import cause
 from pipelines.preemption import Preemption
 from pipelines.submit.kubernetes_api import KubernetesApi
@@ -71,6 +71,7 @@ class _Log:
         """Tell it to its end, however often the connection breaks."""
         try:
             while True:
+                last = self.ended.is_set()  # what came before is then read to its end
                 for when, line in self.api.follow(pod, self.seen):
                     self.seen = when
                     event = events.parse(line)
@@ -78,8 +79,9 @@ class _Log:
                         self.listener.on_line(line)
                     else:
                         self.listener.on_event(event)
-                if self.ended.wait(_POLL_SECONDS):
+                if last:
                     return
+                self.ended.wait(_POLL_SECONDS)
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
 
@@ -110,12 +112,13 @@ class _Job:
             self._api.create(self._kind, self._job)
             pods = self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError):
+            self._log.ended.set()
             self._api.delete(self._kind, self._name)
             raise
-        finally:
-            self._log.ended.set()
-        if self._reader is not None:
-            self._reader.join(_SECONDS_FOR_THE_LOG)
+        except TandemError:
+            self._finish_log()
+            raise
+        self._finish_log()
         if self._log.error is not None:
             raise self._log.error
         self._api.delete(self._kind, self._name)
@@ -147,6 +150,11 @@ class _Job:
                     f"(cluster.start_minutes): {self._state}"
                 )
             time.sleep(_POLL_SECONDS)
+
+    def _finish_log(self) -> None:
+        self._log.ended.set()
+        if self._reader is not None:
+            self._reader.join(_SECONDS_FOR_THE_LOG)
 
     def _conditions(self) -> dict[str, Mapping[str, Any]]:
         """Those that hold, by their type."""

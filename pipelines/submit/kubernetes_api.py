@@ -15,6 +15,8 @@ _ATTEMPTS = 5
 _SECONDS_BETWEEN = 0.25
 """Doubled from one attempt to the next."""
 _SECONDS_TO_ANSWER = 30
+_SECONDS_OF_SILENCE = 600
+"""After which the connection that follows a log is taken for dead, and made anew."""
 
 
 def retries() -> Retry:
@@ -130,7 +132,11 @@ class KubernetesApi:
 
         try:
             response = self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=True, timestamps=True, _preload_content=False
+                *(pod, self.namespace),
+                follow=True,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=(_SECONDS_TO_ANSWER, _SECONDS_OF_SILENCE),
             )
             rest = b""
             for part in response.stream(2**16):

@@ -240,7 +240,7 @@ def test_a_job_is_created_told_as_it_goes_and_removed_when_done(
 
 
 def test_a_log_whose_connection_breaks_is_told_once_and_whole(run: Callable[..., float]) -> None:
-    state = Cluster(log=["one", "two", "three"], breaks_log=True, polls_to_end=12)
+    state = Cluster(log=["one", "two", "three"], breaks_log=True)
     lines: list[str] = []
 
     run(state, JobListener(on_line=lines.append))
