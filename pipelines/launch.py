@@ -100,11 +100,11 @@ def launch(
         PreemptedError: if SIGTERM came before the workers were there to take it.
         InputError: if a worker refused its input, with its message, or the network cannot be had.
     """
-    logs.mkdir(parents=True, exist_ok=True)
     cluster = ClusterConfig.of_this_step()
     if cluster is not None and arguments[0] in _STAGES_OF_JOBS:
         from pipelines.submit.job_launcher import launch_job
 
+        logs.mkdir(parents=True, exist_ok=True)
         return launch_job(
             cluster,
             framework,
@@ -119,6 +119,7 @@ def launch(
             preemption=preemption or Preemption(),
         )
     python = find_python(framework)
+    logs.mkdir(parents=True, exist_ok=True)
     program = module or f"{framework}_pipeline"
     command = [str(python), "-m", program, *arguments, *layout.arguments]
     cores, threads = available_cores(), threads_per_worker * layout.replicas
