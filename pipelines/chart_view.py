@@ -31,6 +31,10 @@ _SECTIONS = {
         "wall_seconds",
         *(name for name in METRICS if name.startswith("eval_")),
     ),
+    "Overhead (Step = workers)": (
+        "time_to_first_step_seconds",
+        "goodput_share",
+    ),
 }
 """What the page is divided into. A chart's own title is always the metric's name."""
 _HEADROOM = 1.15
@@ -48,9 +52,10 @@ def chart_view(study_id: str, most_workers: int, highest: Mapping[str, float]) -
     """
     cards, sections = [], []
     for title, names in _SECTIONS.items():
-        cards += [
-            _card(name, title, most_workers, highest[name]) for name in names if name in highest
-        ]
+        own = [_card(name, title, most_workers, highest[name]) for name in names if name in highest]
+        if not own:
+            continue
+        cards += own
         # Two in a row leave the legends room for the runs' names.
         look = {"display": True, "isReordered": True, "columns": 2}
         sections.append({"uuid": title, "name": title, **look})

@@ -4,7 +4,6 @@ Every field has a default or a clear error; an unknown key is an error. A comman
 ``--set section.field=value`` is applied on top of the file before anything is checked.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -13,16 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.checkpoint_config import CheckpointConfig
 from pipelines.cluster_config import ClusterConfig
@@ -30,16 +20,13 @@ from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.network_config import NetworkConfig
 from pipelines.parity_config import ParityConfig
+from pipelines.scorecard_config import ScorecardConfig
 from pipelines.secrets import shown
-from pipelines.strategies import (
-    FRAMEWORK_TITLES,
-    SINGLE_WORKER_STRATEGIES,
-    STRATEGIES,
-    Framework,
-)
+from pipelines.strategies import SINGLE_WORKER_STRATEGIES, Framework
 from pipelines.strategy_config import TfConfig, TorchConfig
 from pipelines.study_config import StudyConfig
 from pipelines.workload_config import WorkloadConfig
+from pipelines.yaml_file import read_mapping, validated
 
 __all__ = ["Config", "load_config", "parse_config"]
 
@@ -162,6 +149,7 @@ class Config(Section):
     study: StudyConfig = StudyConfig()
     network: NetworkConfig = NetworkConfig()
     parity: ParityConfig = ParityConfig()
+    scorecard: ScorecardConfig = ScorecardConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -280,16 +268,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         InputError: with one line that names the file, the field and the mend.
     """
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; shipped configs are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: must be a mapping of sections, such as 'name: quickstart'")
+    raw = read_mapping(path, "shipped configs are in configs/", "name: quickstart")
     for override in overrides or []:
         _apply_override(raw, override)
     return parse_config(raw, str(path))
@@ -297,12 +276,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 def parse_config(raw: dict[str, Any], origin: str) -> Config:
     """Check a configuration that is already a mapping; ``origin`` names it in errors."""
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        lines = [_describe(detail) for detail in error.errors()]
-        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:])})" if lines[1:] else ""
-        raise InputError(f"{origin}: {lines[0]}{more}") from None
+    return validated(Config, raw, origin)
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -320,38 +294,3 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise InputError(f"--set {override}: '{key}' is not a section")
     section[keys[-1]] = value
-
-
-def _describe(detail: ErrorDetails) -> str:
-    """One line for one pydantic error: the field, what is wrong, and the mend."""
-    location = [str(part) for part in detail["loc"]]
-    field = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        return f"{field}: unknown key; {hint}"
-    if location[-1:] == ["strategy"] and location[0] in STRATEGIES:
-        framework: Framework = "tf" if location[0] == "tf" else "torch"
-        return (
-            f"{field}: {FRAMEWORK_TITLES[framework]} has no strategy {detail['input']!r}; "
-            f"it has: {', '.join(STRATEGIES[framework])}"
-        )
-    if detail["type"] == "missing":
-        return f"{field}: required, but not given"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if detail["type"] == "value_error":
-        return f"{field}: {message}" if field else message  # a rule over sections names its field
-    return f"{field}: {message}, not {detail['input']!r}"
-
-
-def _known_keys(location: list[str]) -> list[str]:
-    """The keys a section knows, found by walking the models from the root."""
-    model: type[BaseModel] = Config
-    for key in location:
-        annotation = model.model_fields[key].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

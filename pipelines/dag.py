@@ -66,7 +66,7 @@ class DagEnvironment:
 
 
 class PipelineResult(BaseModel):
-    """Written by the DAG's process, read by the launcher."""
+    """Written by the DAG's process, read and completed by the launcher."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -81,6 +81,13 @@ class PipelineResult(BaseModel):
     """What evaluation found, under the names of the metrics table."""
     pushed_to: str | None
     """Folder of the published model; None if it was not blessed."""
+    processes: int
+    """That the DAG's process started for its components."""
+    work: dict[str, float] = {}
+    """Component -> seconds of its own work, its imports done; cached ones do none. This and
+    ``startup`` are the launcher's to add, which hears of them."""
+    startup: dict[str, float] = {}
+    """Component -> seconds from the orchestrator's starting it to its own work."""
 
     @classmethod
     def collect(
@@ -92,6 +99,7 @@ class PipelineResult(BaseModel):
         blessed: bool,
         metrics: Mapping[str, float],
         pushed_to: str | None,
+        processes: int,
     ) -> "PipelineResult":
         """Add the components' seconds up by stage."""
         stages = dict.fromkeys(STAGES, 0.0)
@@ -104,6 +112,7 @@ class PipelineResult(BaseModel):
             blessed=blessed,
             metrics=dict(metrics),
             pushed_to=pushed_to,
+            processes=processes,
         )
 
     def write(self, folder: Path) -> None:

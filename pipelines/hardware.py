@@ -2,13 +2,25 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-__all__ = ["available_cores", "describe_hardware"]
+__all__ = ["Machine", "available_cores", "describe_hardware", "parse_hardware"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What such a line says; None: it does not."""
+
+    cores: int | None
+    memory_gib: int | None
+    accelerators: dict[str, int]
+    """Kind -> number."""
 
 
 def available_cores() -> list[int]:
@@ -21,6 +33,18 @@ def describe_hardware() -> str:
     memory = round(psutil.virtual_memory().total / 2**30)
     parts = [_processor(), f"{psutil.cpu_count()} cores", f"{memory} GiB", *_gpus()]
     return ", ".join(parts)
+
+
+def parse_hardware(description: str) -> Machine:
+    """What ``describe_hardware`` wrote, read back."""
+    parts = description.split(", ")
+
+    def number(unit: str) -> int | None:
+        found = [match for part in parts if (match := re.fullmatch(rf"(\d+) {unit}", part))]
+        return int(found[0][1]) if found else None
+
+    gpus = [match for part in parts if (match := re.fullmatch(r"(\d+) x (.+)", part))]
+    return Machine(number("cores"), number("GiB"), {match[2]: int(match[1]) for match in gpus})
 
 
 def _processor() -> str:

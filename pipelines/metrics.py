@@ -22,6 +22,7 @@ Group = Literal[
     "anatomy",
     "pipeline",
     "maintenance",
+    "cost",
 ]
 Reduction = Literal["chief", "max", "mean", "sum"]
 
@@ -192,6 +193,20 @@ METRICS: dict[str, Metric] = _table(
            "the framework's twin, without blank lines and comments"),
     Metric("cyclomatic_complexity", "count", "maintenance", "chief",
            "McCabe's number of the twin's functions, added up"),
+    Metric("cost_per_run", "currency", "cost", "chief",
+           "wall_seconds of a training run, at the price of its machine"),
+    Metric("cost_per_million_examples", "currency", "cost", "chief",
+           "cost_per_run over the run's examples in millions, warm-up included"),
+    Metric("cost_per_model", "currency", "cost", "chief",
+           "a model that meets the workload's thresholds: the following four, added up"),
+    Metric("cost_compute", "currency", "cost", "chief",
+           "of a model: goodput_seconds of as many runs as it takes"),
+    Metric("cost_lost_goodput", "currency", "cost", "chief",
+           "of a model: the other seconds of these runs"),
+    Metric("cost_pipeline_overhead", "currency", "cost", "chief",
+           "of a model: pipeline_overhead_seconds of its DAG"),
+    Metric("cost_maintenance", "currency", "cost", "chief",
+           "of a model: its share of an engineer's year, estimated from the ledger"),
 )  # fmt: skip
 
 PHASES: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.group == "phase")

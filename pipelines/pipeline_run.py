@@ -6,13 +6,14 @@ from typing import Any
 
 from pipelines import tracking
 from pipelines.cell import study_params
+from pipelines.component_work import ComponentTimes
 from pipelines.config import Config
 from pipelines.dag import RESULT_NAME, PipelineResult
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
 from pipelines.parity.software import describe_framework
-from pipelines.runs import COMPONENTS_TAG
+from pipelines.runs import COMPONENT_STARTUP_TAG, COMPONENT_WORK_TAG, COMPONENTS_TAG
 from pipelines.strategies import Framework
 
 __all__ = ["run_pipeline"]
@@ -50,9 +51,11 @@ def run_pipeline(
     tracking.log_dataset(config, run_id, dataset)
     (output / RESULT_NAME).unlink(missing_ok=True)  # an earlier execution's
     begun = 0
+    times = ComponentTimes()
 
     def on_event(_rank: int, event: dict[str, Any]) -> None:
         nonlocal begun
+        times.take(event)
         if event["event"] == "component":
             begun += 1
             on_component(event["name"], begun, event["of"])
@@ -71,14 +74,32 @@ def run_pipeline(
             environment=config.child_variables,
             on_event=on_event,
         )
-        result = PipelineResult.read(output)
+        told = {"work": times.work, "startup": times.startup}
+        result = PipelineResult.read(output).model_copy(update=told)
+        result.write(output)
     metrics = {f"{stage}_stage_seconds": spent for stage, spent in result.stages.items()}
     metrics |= {
         "pipeline_seconds": seconds,
         "cached_stages": float(len(result.cached)),
         "blessed": float(result.blessed),
+        **_overhead(result, seconds),
     } | result.metrics
-    tags = {COMPONENTS_TAG: json.dumps(result.components)}
+    tags = {
+        COMPONENTS_TAG: json.dumps(result.components),
+        COMPONENT_WORK_TAG: json.dumps(result.work),
+        COMPONENT_STARTUP_TAG: json.dumps(result.startup),
+    }
     tracking.log_metrics(config, run_id, metrics, tags)
     tracking.finish_run(config, run_id, "FINISHED")
     return result, seconds
+
+
+def _overhead(result: PipelineResult, seconds: float) -> dict[str, float]:
+    """What the DAG took beyond its components' work; only if every one that ran told of it."""
+    found = {"pipeline_processes": float(result.processes)}
+    if (set(result.components) - set(result.cached)) <= result.startup.keys():
+        work = sum(result.work.values())
+        found["pipeline_work_seconds"] = work
+        found["pipeline_startup_seconds"] = sum(result.startup.values())
+        found["pipeline_overhead_seconds"] = seconds - work
+    return found

@@ -16,8 +16,9 @@ from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.ingest.dataset import Dataset
 from pipelines.preemption import Preemption
-from pipelines.runs import STUDY_TAG, RunRecord, comparable_fields
-from pipelines.strategies import FRAMEWORKS
+from pipelines.recovery_run import WITHOUT_RECOVERY, measure_recovery, recovery_cell
+from pipelines.runs import FAULT_TAG, STUDY_TAG, RunRecord, comparable_fields
+from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.study_folder import StudyFolder
 from pipelines.training_run import Listener, begin_run
 
@@ -68,9 +69,10 @@ def run_study(
 ) -> list[str]:
     """Measure every cell that has not been measured; returns the ids of all cells' runs.
 
-    Then each kind of cell is taken apart, if ``study.anatomy`` asks for it. A cell that fails is
-    tried once more. If it fails again, its further repeats are left out and the others are
-    measured; what was measured stays in any case.
+    Then each kind of cell is taken apart, if ``study.anatomy`` asks for it, and a worker of each
+    framework is killed, if ``study.recovery`` does. A cell that fails is tried once more. If it
+    fails again, its further repeats are left out and the others are measured; what was measured
+    stays in any case.
 
     Raises:
         WorkError: if cells were given up, or the study was asked to end.
@@ -90,6 +92,7 @@ class _Study:
         self._cells = list(plan(config))
         self._run_ids: dict[Cell, str] = {}
         self._taken_apart: set[str] = set()
+        self._recovered: set[Cell] = set()
         self._failures: dict[str, str] = {}
         """Why, by the title of a cell that was given up."""
         tracking.prepare_store(config)
@@ -108,6 +111,9 @@ class _Study:
             if self._config.study.anatomy:
                 for cell in self._to_take_apart():
                     self._take_apart(cell, preemption)
+            if self._config.study.recovery:
+                for framework in FRAMEWORKS:
+                    self._recover(framework, preemption)
         if self._failures:
             said = "; ".join(f"{title}: {why}" for title, why in self._failures.items())
             raise WorkError(f"cells failed: {said}; {self._how_to_go_on}")
@@ -125,6 +131,8 @@ class _Study:
             cell = Cell.of_params(run.params)
             if ended and run.kind == "anatomy" and cell is not None:
                 self._taken_apart.add(cell.title)
+            if ended and run.kind == "recovery" and cell is not None and FAULT_TAG in run.tags:
+                self._recovered.add(cell)
             if ended and run.kind == "cell" and cell in self._cells:
                 self._refuse_change(cell, run)
                 measured[cell] = run
@@ -172,10 +180,34 @@ class _Study:
             own = cell_config(self._config, cell)
             measure_anatomy(own, self._dataset, cell, self._study_id, self._folder, self._listener)
 
-        name = f"{cell.title} anatomy"
+        self._try_beside(measure, f"{cell.title} anatomy", preemption)
+
+    def _recover(self, framework: Framework, preemption: Preemption) -> None:
+        """Unless nothing like it was measured, or it has been done before."""
+        cell = recovery_cell(self._config, framework)
+        if cell in self._recovered or cell.title not in {each.title for each in self._run_ids}:
+            return
+        if cell.strategy in WITHOUT_RECOVERY:
+            self._listener.on_note(f"no recovery is measured of {cell.title}")
+            return
+
+        def measure() -> None:
+            measure_recovery(
+                self._config,
+                self._dataset,
+                framework,
+                self._study_id,
+                self._folder,
+                self._listener,
+            )
+
+        self._try_beside(measure, f"{cell.title} recovery", preemption)
+
+    def _try_beside(self, work: Callable[[], None], name: str, preemption: Preemption) -> None:
+        """What is done once, beside the cells."""
         if preemption.asked:
             raise WorkError(f"asked to end before {name}; {self._how_to_go_on}")
-        self._try(measure, name, name, preemption)
+        self._try(work, name, name, preemption)
 
     def _try(self, work: Callable[[], None], name: str, kind: str, preemption: Preemption) -> bool:
         """Whether it could be done at last; if not, its kind is given up."""

@@ -51,6 +51,9 @@ class StudyConfig(Section):
     """Runs of each cell, fixed beforehand."""
     anatomy: bool = True
     """Whether each kind of cell is also taken apart, once: what its step's time consists of."""
+    recovery: bool = True
+    """Whether a worker of each framework is killed, once, in a run of its own on the most workers:
+    how soon it is noticed, and got over."""
     order_seed: Annotated[int, Field(ge=0)] = 0
     """Seeds the order in which a repeat goes through worker counts and kinds of scaling."""
     threads_per_worker: PositiveInt = 1

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.twin import Twin
 from pipelines.worker_run import run_step
 
-__all__ = ["train_in_step"]
+__all__ = ["load_step", "train_in_step"]
+
+
+def load_step(framework: Framework, workers: int) -> None:
+    """Import what ``train_in_step`` needs in this process, so that it is no part of its work.
+
+    Several workers are processes of their own, whose imports are.
+    """
+    if workers == 1:
+        Twin.load(framework)
+        import_module(f"{framework}_pipeline.export")
 
 
 def train_in_step(

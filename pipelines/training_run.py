@@ -65,7 +65,8 @@ def begin_run(
     if ClusterConfig.of_this_step() is not None:
         del params["hardware"]  # the workers', which rank 0 knows
     tags = {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
-    run_id = tracking.create_run(config, cell.name, kind, study_id, params, more_tags=tags)
+    name = f"{cell.title} recovery" if kind == "recovery" else cell.name
+    run_id = tracking.create_run(config, name, kind, study_id, params, more_tags=tags)
     held = RunFolder.of(run_id, cell, study_id, config.given_tracking_uri)
     run = _Run(config, held, output, transformed, listener)
     return run_id, run.finish(max_restarts)

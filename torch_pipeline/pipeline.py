@@ -83,27 +83,31 @@ def validate(dataset_dir: str, anomalies: dsl.Output[dsl.Artifact]) -> None:
     """Fail on rows that disagree with the manifest."""
     from pathlib import Path
 
+    from pipelines.component_work import component_work
     from pipelines.ingest.dataset import Dataset
     from pipelines.ingest.validate import find_anomalies
 
-    found = find_anomalies(Dataset.open(Path(dataset_dir)))
-    Path(anomalies.path).write_text("\n".join(found))
-    if found:
-        raise SystemExit("error: dataset has anomalies: " + "; ".join(found))
+    with component_work("validate"):
+        found = find_anomalies(Dataset.open(Path(dataset_dir)))
+        Path(anomalies.path).write_text("\n".join(found))
+        if found:
+            raise SystemExit("error: dataset has anomalies: " + "; ".join(found))
 
 
 def transform(config: dict, dataset_dir: str, transformed: dsl.Output[dsl.Dataset]) -> None:
     """Fit the transform and apply it to every split."""
     from pathlib import Path
 
+    from pipelines.component_work import component_work
     from pipelines.config import parse_config
     from pipelines.ingest.dataset import Dataset
     from pipelines.workloads import get_workload
     from torch_pipeline.transform import fit_transform
 
-    dataset = Dataset.open(Path(dataset_dir))
-    workload = get_workload(parse_config(config, "transform"), dataset.manifest)
-    fit_transform(workload, dataset, Path(transformed.path))
+    with component_work("transform"):
+        dataset = Dataset.open(Path(dataset_dir))
+        workload = get_workload(parse_config(config, "transform"), dataset.manifest)
+        fit_transform(workload, dataset, Path(transformed.path))
 
 
 def train(
@@ -116,18 +120,21 @@ def train(
     """Train on the transformed examples, on several workers where asked to, then export."""
     from pathlib import Path
 
-    from pipelines.train_step import train_in_step
+    from pipelines.component_work import component_work
+    from pipelines.train_step import load_step, train_in_step
 
-    folder = Path(transformed.path)
-    train_in_step(
-        "torch",
-        config,
-        workers,
-        dataset=Path(dataset_dir),
-        transformed=folder,
-        transform_fn=folder / "transform_fn",
-        output=Path(model.path),
-    )
+    load_step("torch", workers)
+    with component_work("train"):
+        folder = Path(transformed.path)
+        train_in_step(
+            "torch",
+            config,
+            workers,
+            dataset=Path(dataset_dir),
+            transformed=folder,
+            transform_fn=folder / "transform_fn",
+            output=Path(model.path),
+        )
 
 
 def evaluate(
@@ -140,28 +147,32 @@ def evaluate(
     import json
     from pathlib import Path
 
+    from pipelines.component_work import component_work
     from pipelines.config import parse_config
     from pipelines.ingest.dataset import Dataset
     from pipelines.workloads import get_workload
     from torch_pipeline.evaluate import evaluate_exported
 
-    dataset = Dataset.open(Path(dataset_dir))
-    workload = get_workload(parse_config(config, "evaluate"), dataset.manifest)
-    found = evaluate_exported(workload, dataset, Path(model.path))
-    # Metrics travel as metadata; the file is there because the cache takes an artifact without
-    # one for a lost one.
-    Path(metrics.path).write_text(json.dumps(found))
-    for name, value in found.items():
-        metrics.log_metric(name, value)
+    with component_work("evaluate"):
+        dataset = Dataset.open(Path(dataset_dir))
+        workload = get_workload(parse_config(config, "evaluate"), dataset.manifest)
+        found = evaluate_exported(workload, dataset, Path(model.path))
+        # Metrics travel as metadata; the file is there because the cache takes an artifact without
+        # one for a lost one.
+        Path(metrics.path).write_text(json.dumps(found))
+        for name, value in found.items():
+            metrics.log_metric(name, value)
 
 
 def bless(config: dict, metrics: dsl.Input[dsl.Metrics]) -> str:
     """Hold the metrics to the workload's thresholds."""
+    from pipelines.component_work import component_work
     from pipelines.config import parse_config
     from pipelines.workloads import get_thresholds, meets_thresholds
 
-    thresholds = get_thresholds(parse_config(config, "bless").workload)
-    return "blessed" if meets_thresholds(metrics.metadata, thresholds) else "not blessed"
+    with component_work("bless"):
+        thresholds = get_thresholds(parse_config(config, "bless").workload)
+        return "blessed" if meets_thresholds(metrics.metadata, thresholds) else "not blessed"
 
 
 def push(model: dsl.Input[dsl.Model], serving: str, cache_key: str) -> None:
@@ -171,8 +182,11 @@ def push(model: dsl.Input[dsl.Model], serving: str, cache_key: str) -> None:
     import time
     from pathlib import Path
 
-    published = Path(serving) / str(int(time.time()))
-    temporary = published.with_name(f".{published.name}.writing")
-    shutil.copytree(model.path, temporary)
-    (temporary / "provenance.json").write_text(json.dumps({"cache_key": cache_key}))
-    temporary.rename(published)
+    from pipelines.component_work import component_work
+
+    with component_work("push"):
+        published = Path(serving) / str(int(time.time()))
+        temporary = published.with_name(f".{published.name}.writing")
+        shutil.copytree(model.path, temporary)
+        (temporary / "provenance.json").write_text(json.dumps({"cache_key": cache_key}))
+        temporary.rename(published)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kfp import compiler, local
 
-from pipelines import events
+from pipelines.component_work import announce, counted_processes
 from pipelines.config import Config
 from pipelines.dag import DagEnvironment, PipelineResult
 from pipelines.metrics import METRICS
@@ -32,7 +32,7 @@ def run_local(config: Config, output: Path, workers: int = 1) -> PipelineResult:
         enable_caching=True,
         cache_root=str(output / "cache"),
     )
-    with _watched_components() as watch:
+    with _watched_components() as watch, counted_processes() as processes:
         outputs = pipeline().outputs
     blessed = outputs["blessing"] == "blessed"
     result = PipelineResult.collect(
@@ -44,6 +44,7 @@ def run_local(config: Config, output: Path, workers: int = 1) -> PipelineResult:
             name: value for name, value in outputs["metrics"].metadata.items() if name in METRICS
         },
         pushed_to=_published(environment) if blessed else None,
+        processes=processes.count,
     )
     result.write(output)
     return result
@@ -78,18 +79,15 @@ class _Watch(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = re.sub(r"\x1b\[\d+m", "", record.getMessage())  # without colours
         if begun := re.fullmatch(r"Executing task '(.+)'", message):
-            self._announce(begun[1])
+            announce(begun[1], len(STAGE_OF))
             self._started[begun[1]] = time.perf_counter()
         elif ended := re.fullmatch(r"Task '(.+)' finished with status \w+", message):
             self.seconds[ended[1]] = time.perf_counter() - self._started[ended[1]]
         elif hit := re.match(r"Task (\S+) cache hit", message):
-            self._announce(hit[1])
+            announce(hit[1], len(STAGE_OF))
             self.seconds[hit[1]] = 0.0
             self.cached.append(hit[1])
         return True
-
-    def _announce(self, component: str) -> None:
-        events.emit("component", name=component, of=len(STAGE_OF))
 
 
 @contextmanager

@@ -73,6 +73,14 @@ StudiesOption = Annotated[
         "default the latest; repeatable.",
     ),
 ]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="What machines and engineers cost; by default configs/prices.yaml.",
+    ),
+]
 
 
 @app.callback()
@@ -85,13 +93,16 @@ def _globals(
 
 @app.command()
 def run(
-    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+    config: ConfigOption = DEFAULT_CONFIG,
+    prices: PricesOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Everything once: ingest, both pipelines, parity, the study, the ledger, the comparison."""
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    report = actions.run_everything(_load(config, overrides), Narrator())
+    report = actions.run_everything(_load(config, overrides), Narrator(), _prices(prices))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
 
@@ -274,6 +285,7 @@ def study(
 def compare(
     config: ConfigOption = DEFAULT_CONFIG,
     studies: StudiesOption = None,
+    prices: PricesOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -281,7 +293,8 @@ def compare(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
-    report = actions.compare(_load(config, overrides), Narrator(), studies or ())
+    loaded = _load(config, overrides)
+    report = actions.compare(loaded, Narrator(), studies or (), _prices(prices))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
 
@@ -444,3 +457,12 @@ def _load(path: Path, overrides: list[str] | None) -> Any:
     from pipelines.config import load_config
 
     return load_config(path, overrides)
+
+
+def _prices(path: Path | None) -> Any:
+    """An installed copy of the program may come without the shipped file."""
+    from pipelines.prices import DEFAULT_PRICES, load_prices
+
+    if path is None and not DEFAULT_PRICES.exists():
+        return None
+    return load_prices(path or DEFAULT_PRICES)

@@ -141,8 +141,8 @@ class StudyView:
 
     def _tell(self, state: str) -> None:
         assert self._task is not None and self._running is not None
-        if self._running in self._rates:  # measured, and now it is taken apart
-            said = f"taking {self._running.title} apart, {state}"
+        if self._running in self._rates:  # measured, and now its anatomy or recovery is
+            said = f"a closer look at {self._running.title}, {state}"
             self._task.update(said, len(self._cells), len(self._cells))
             return
         self._task.update(

@@ -39,6 +39,8 @@ def summarise(key: CellKey, runs: list[RunRecord]) -> Cell:
         interval95=statistics.interval_of_median(repeats),
         phases={phase: value for phase, value in phases.items() if value is not None},
         wall_seconds=middle("wall_seconds"),
+        time_to_first_step_seconds=middle("time_to_first_step_seconds"),
+        goodput_share=middle("goodput_share"),
         step_seconds=middle("step_seconds"),
         data_wait_seconds=middle("data_wait_seconds"),
         cpu_seconds=middle("cpu_seconds"),

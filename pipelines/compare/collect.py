@@ -1,5 +1,6 @@
 """From the runs of an experiment to the ones that count: which study, cell, and repeat."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from pipelines.cell import Cell
 from pipelines.compare.model import Unfinished
 from pipelines.compare.rules import contradicts
 from pipelines.errors import InputError
-from pipelines.runs import STUDY_TAG, RunRecord
+from pipelines.runs import COMPONENTS_TAG, STUDY_TAG, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = ["THROUGHPUT", "CellKey", "Selection", "latest_study", "select"]
@@ -41,7 +42,11 @@ class Selection:
     cells: dict[CellKey, list[RunRecord]]
     """Finished runs by cell, in the order of their repeats."""
     pipelines: dict[Framework, RunRecord]
-    """The newest finished pipeline of each framework."""
+    """Of each framework the newest finished pipeline of those that took least from a cache."""
+    reruns: dict[Framework, RunRecord]
+    """Of each framework the studies' newest pipeline of which every component was cached."""
+    recoveries: dict[Framework, RunRecord]
+    """Of each framework the studies' newest run that got over a fault."""
     unfinished: list[Unfinished]
     superseded: list[RunRecord]
     """Finished runs of a repeat that a later run did again."""
@@ -81,7 +86,16 @@ def select(records: Sequence[RunRecord], study_ids: Sequence[str] | None = None)
     attempted = any(_study_of(run) in chosen_ids for run in cells)
     if not kept and (attempted or not chosen):
         raise InputError(_nothing_finished(chosen_ids, unfinished[0], len(unfinished)))
-    return Selection(chosen_ids, dict(groups), chosen, unfinished, superseded)
+    own = [run for run in records if _study_of(run) in chosen_ids]
+    return Selection(
+        study_ids=chosen_ids,
+        cells=dict(groups),
+        pipelines=chosen,
+        reruns=_newest_by_framework(run for run in own if _is_cached_whole(run)),
+        recoveries=_newest_by_framework(run for run in own if _has_recovered(run)),
+        unfinished=unfinished,
+        superseded=superseded,
+    )
 
 
 def latest_study(records: Sequence[RunRecord]) -> str:
@@ -187,9 +201,11 @@ def _nothing_finished(study_ids: Sequence[str], first: Unfinished, count: int) -
 def _choose_pipelines(
     pipelines: list[RunRecord], study_ids: Sequence[str], reference: RunRecord | None
 ) -> dict[Framework, RunRecord]:
-    """The newest finished pipeline per framework: the study's own, else one that fits it.
+    """The finished pipeline per framework that tells what the whole work takes.
 
-    One fits if it read the study's dataset and contradicts no parameter of its cells.
+    Of the study's own, else of those that fit it, the newest among those that took least from a
+    cache. One fits if it read the study's dataset and contradicts no parameter of its cells. Where
+    that one took something, another study's that did the same work may have taken less.
     """
     chosen: dict[Framework, RunRecord] = {}
     for framework in FRAMEWORKS:
@@ -207,5 +223,46 @@ def _choose_pipelines(
             and not contradicts(run, reference)
         ]
         if candidates := own or fitting:
-            chosen[framework] = max(candidates, key=lambda run: run.start_time)
+            best = _least_cached(candidates)
+            alike = _least_cached([run for run in finished if _work_of(run) == _work_of(best)])
+            chosen[framework] = alike if _cached(alike) < _cached(best) else best
     return chosen
+
+
+def _least_cached(runs: list[RunRecord]) -> RunRecord:
+    """The newest of them."""
+    return min(runs, key=lambda run: (_cached(run), -run.start_time))
+
+
+def _work_of(run: RunRecord) -> dict[str, str]:
+    """All that was recorded of it but the digest of settings that no step reads."""
+    return {name: value for name, value in run.params.items() if name != "config_sha256"}
+
+
+def _cached(run: RunRecord) -> float:
+    return run.metrics.get("cached_stages", 0.0)
+
+
+def _is_cached_whole(run: RunRecord) -> bool:
+    if run.kind != "pipeline" or run.status != "FINISHED":
+        return False
+    try:
+        components = json.loads(run.tags.get(COMPONENTS_TAG, "{}"))
+    except ValueError:
+        return False
+    return 0 < len(components) == _cached(run)
+
+
+def _has_recovered(run: RunRecord) -> bool:
+    """One whose fault came too late for it has none of the metric."""
+    known = run.kind == "recovery" and run.status == "FINISHED"
+    return known and "notice_seconds" in run.metrics and "recovery_seconds" in run.metrics
+
+
+def _newest_by_framework(runs: Iterable[RunRecord]) -> dict[Framework, RunRecord]:
+    newest: dict[Framework, RunRecord] = {}
+    for run in sorted(runs, key=lambda run: run.start_time):
+        for framework in FRAMEWORKS:
+            if run.params.get("framework") == framework:
+                newest[framework] = run
+    return newest

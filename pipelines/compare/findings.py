@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.compare import formats
+from pipelines.compare.cost import Cost
 from pipelines.compare.maintenance import Maintenance
 from pipelines.compare.model import (
     Cell,
@@ -13,17 +14,11 @@ from pipelines.compare.model import (
     ScalingPoint,
     StepSplit,
 )
-from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
+from pipelines.compare.overhead_model import Overhead
+from pipelines.compare.told import told_cells, told_scaling
+from pipelines.strategies import Framework
 
-__all__ = ["findings"]
-
-_BEFORE_TIMING = (
-    "import_seconds",
-    "tracking_seconds",
-    "rendezvous_seconds",
-    "build_seconds",
-    "first_step_seconds",
-)
+__all__ = ["cost_finding", "findings"]
 
 _FIXED = {"weak": "batch per worker", "strong": "global batch"}
 """What a kind of scaling holds fixed."""
@@ -35,14 +30,15 @@ def findings(
     scaling: Sequence[ScalingPoint],
     differences: Sequence[Difference],
     splits: Sequence[StepSplit],
+    overhead: Mapping[Framework, Overhead],
     pipelines: Mapping[Framework, PipelineRun],
     maintenance: Mapping[Framework, Maintenance],
 ) -> list[Finding]:
-    """Speed, scaling, where time goes, start-up, pipelines, upkeep: what there is of them.
+    """Speed, scaling, where time goes, what running and keeping costs: what there is of them.
 
     Where both kinds of scaling were measured it is weak scaling that is told: the tables have both.
     """
-    kind = "weak" if any(cell.scaling == "weak" for cell in cells) else "strong"
+    kind = told_scaling(cells)
     cells = [each for each in cells if each.scaling == kind]
     scaling = [each for each in scaling if each.scaling == kind]
     differences = [each for each in differences if each.scaling == kind]
@@ -51,38 +47,17 @@ def findings(
         _speed(cells, differences),
         _scaling(cells, scaling),
         _step_split(cells, splits),
-        _start_up(cells),
-        _pipelines(pipelines) if pipelines else None,
+        _start_up(overhead),
+        _goodput(overhead),
+        _recovery(overhead),
+        _pipelines(pipelines, overhead) if pipelines else None,
         _maintenance(maintenance) if maintenance else None,
     ]
     return [answer for answer in answers if answer is not None]
 
 
-def _fastest(cells: Sequence[Cell]) -> dict[Framework, Cell]:
-    """Each framework's fastest strategy at the most workers that all frameworks present reached.
-
-    An asynchronous one counts only where its framework has no other.
-    """
-    cells = [
-        cell
-        for cell in cells
-        if cell.strategy not in ASYNCHRONOUS_STRATEGIES
-        or all(o.strategy == cell.strategy for o in cells if o.framework == cell.framework)
-    ]
-    frameworks = [name for name in FRAMEWORKS if any(cell.framework == name for cell in cells)]
-    reached = [{cell.workers for cell in cells if cell.framework == name} for name in frameworks]
-    common = set.intersection(*reached) if reached else set()
-    if not common:
-        return {}
-    at_most = [cell for cell in cells if cell.workers == max(common)]
-    return {
-        name: max((c for c in at_most if c.framework == name), key=lambda cell: cell.median)
-        for name in frameworks
-    }
-
-
 def _speed(cells: Sequence[Cell], differences: Sequence[Difference]) -> Finding | None:
-    fastest = _fastest(cells)
+    fastest = told_cells(cells)
     if not fastest:
         return None
     workers = next(iter(fastest.values())).workers
@@ -131,7 +106,9 @@ def _compared(difference: Difference) -> tuple[str, str]:
     ratio, ends = difference.ratio, difference.interval95
     if difference.verdict == "no significant difference":
         known = f" (95 % interval {formats.interval(ends, '{:.2f}')})" if ends else ""
-        return "No significant difference", f"PyTorch / TensorFlow is {ratio:.2f}{known}."
+        excludes = ends is not None and not ends[0] <= 1 <= ends[1]
+        why = ", which Welch's test of the repeats does not confirm" if excludes else ""
+        return "No significant difference", f"PyTorch / TensorFlow is {ratio:.2f}{known}{why}."
     fast: Framework = "torch"
     if difference.verdict == "tf faster":
         fast, ratio, ends = "tf", 1 / ratio, _inverse(ends)
@@ -148,7 +125,7 @@ def _inverse(ends: Interval | None) -> Interval | None:
 
 def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding | None:
     """The scaling of the very cells whose speed was told; the table has the others."""
-    told = {(cell.framework, cell.strategy, cell.workers) for cell in _fastest(cells).values()}
+    told = {(cell.framework, cell.strategy, cell.workers) for cell in told_cells(cells).values()}
     points = [
         point
         for point in scaling
@@ -176,7 +153,7 @@ def _scaling(cells: Sequence[Cell], scaling: Sequence[ScalingPoint]) -> Finding 
 
 def _step_split(cells: Sequence[Cell], splits: Sequence[StepSplit]) -> Finding | None:
     """Of the cells whose speed was told: computation, and the rest, the largest first."""
-    told = {(cell.framework, cell.strategy, cell.workers) for cell in _fastest(cells).values()}
+    told = {(cell.framework, cell.strategy, cell.workers) for cell in told_cells(cells).values()}
     found = {
         split.framework: split
         for split in splits
@@ -214,12 +191,19 @@ def _between(ends: Interval | None) -> str:
     return f" ({formats.interval((100 * ends[0], 100 * ends[1]), '{:.0f}')} %)"
 
 
-def _pipelines(pipelines: Mapping[Framework, PipelineRun]) -> Finding:
+def _pipelines(
+    pipelines: Mapping[Framework, PipelineRun], overhead: Mapping[Framework, Overhead]
+) -> Finding:
     sentences = []
     for name, run in pipelines.items():
         sentence = f"{formats.title(name)} took {formats.seconds(run.seconds)}"
         if run.cached_stages:
             sentence += f", {run.cached_stages} of its components coming from the cache"
+        side = overhead.get(name)
+        if side is not None and side.pipeline is not None and not run.cached_stages:
+            beyond = side.pipeline.overhead_seconds
+            if beyond is not None:
+                sentence += f", {formats.seconds(beyond)} of it beyond its components' own work"
         sentence += f"; its model {_BLESSINGS[run.blessed]}"
         if run.eval_metrics:
             judged = formats.judged_title([run.eval_metrics])
@@ -232,21 +216,81 @@ def _pipelines(pipelines: Mapping[Framework, PipelineRun]) -> Finding:
     )
 
 
-def _start_up(cells: Sequence[Cell]) -> Finding | None:
+def _start_up(overhead: Mapping[Framework, Overhead]) -> Finding | None:
     waits = {
-        name: sum(cell.phases.get(phase, 0) for phase in _BEFORE_TIMING)
-        for name, cell in _fastest(cells).items()
-        if cell.phases
+        name: side.time_to_first_step_seconds
+        for name, side in overhead.items()
+        if side.time_to_first_step_seconds is not None
     }
     if not waits:
         return None
-    (workers,) = {cell.workers for cell in _fastest(cells).values()}
+    sentences = [
+        f"Of {formats.title(name)}'s {formats.seconds(waits[name])}, "
+        f"{_largest(side.first_step, 'step')}."
+        for name, side in overhead.items()
+        if name in waits and side.first_step
+    ]
     return Finding(
-        topic=f"Start-up, {formats.workers(workers)}",
+        topic=f"To the first step, {_workers_of(overhead)}",
         headline=_side_by_side({name: formats.seconds(wait) for name, wait in waits.items()}),
-        statement="From the start of a worker to the end of its first step: importing, tracking, "
-        "rendezvous, building, and the first step itself.",
+        statement=" ".join(["Of the slowest worker, from its process's start.", *sentences]),
     )
+
+
+def _goodput(overhead: Mapping[Framework, Overhead]) -> Finding | None:
+    shares = {
+        name: formats.percent(side.goodput_share, 0)
+        for name, side in overhead.items()
+        if side.goodput_share is not None
+    }
+    if not shares:
+        return None
+    sentences = [
+        f"Of {formats.title(name)}'s {formats.seconds(side.wall_seconds)}, "
+        f"{_largest(side.goodput, 'step')}."
+        for name, side in overhead.items()
+        if name in shares
+    ]
+    return Finding(
+        topic=f"Goodput of a run, {_workers_of(overhead)}",
+        headline=_side_by_side(shares),
+        statement=" ".join(["Steps that count, of a run's wall clock.", *sentences]),
+    )
+
+
+def _largest(parts: Mapping[str, float], but: str) -> str:
+    """The two largest of the parts, in words."""
+    others = sorted((name for name in parts if name != but), key=lambda name: -parts[name])[:2]
+    told = " and ".join(
+        f"{formats.seconds(parts[name])} went to {name.replace('_', ' ')}" for name in others
+    )
+    return told or "nothing went to anything else"
+
+
+def _recovery(overhead: Mapping[Framework, Overhead]) -> Finding | None:
+    found = {name: side.recovery for name, side in overhead.items() if side.recovery is not None}
+    if not found:
+        return None
+    faults = " or ".join(sorted({back.fault for back in found.values()}))
+    again = " and ".join(
+        f"{formats.title(name)} did {formats.count(back.lost_steps)}"
+        for name, back in found.items()
+    )
+    return Finding(
+        topic="Back after a fault, one run each",
+        headline=_side_by_side(
+            {
+                name: formats.seconds((back.notice_seconds or 0.0) + back.recovery_seconds)
+                for name, back in found.items()
+            }
+        ),
+        statement=f"From {faults} to the first new step. {again} steps again.",
+    )
+
+
+def _workers_of(overhead: Mapping[Framework, Overhead]) -> str:
+    (count,) = {side.workers for side in overhead.values()}
+    return formats.workers(count)
 
 
 def _maintenance(maintenance: Mapping[Framework, Maintenance]) -> Finding:
@@ -261,6 +305,41 @@ def _maintenance(maintenance: Mapping[Framework, Maintenance]) -> Finding:
         topic="To keep up to date: packages",
         headline=_side_by_side(headline),
         statement=" ".join(sentences),
+    )
+
+
+def cost_finding(cost: Mapping[Framework, Cost]) -> Finding | None:
+    """What a million examples cost each side; None where no side's cost is known."""
+    known = {
+        name: side
+        for name, side in cost.items()
+        if side.per_million_examples.total.amount is not None
+    }
+    if not known:
+        return None
+    prices = next(iter(known.values()))
+    made_up = ", example prices" if prices.example else ""
+    sentences = [
+        f"Of {formats.title(name)}'s, {formats.percent(lost / total, 0)} is lost goodput."
+        for name, side in known.items()
+        if (total := side.per_million_examples.total.amount)
+        and (lost := side.per_million_examples.lost_goodput.amount) is not None
+    ]
+    return Finding(
+        topic=f"A million examples in {prices.currency}{made_up}",
+        headline=_side_by_side(
+            {
+                name: formats.money(side.per_million_examples.total.amount)
+                for name, side in known.items()
+            }
+        ),
+        statement=" ".join(
+            [
+                "What a run takes of the machine, start-up and end included, "
+                f"at prices of {prices.as_of}.",
+                *sentences,
+            ]
+        ),
     )
 
 

@@ -1,8 +1,10 @@
 """How figures are written out, the same on the page, on the terminal and in sentences."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 from pipelines.compare.model import Interval, Report, Verdict
+from pipelines.compare.scorecard import Better
 from pipelines.metrics import METRICS
 from pipelines.strategies import FRAMEWORK_TITLES, Framework
 
@@ -14,13 +16,18 @@ __all__ = [
     "interval",
     "judged",
     "judged_title",
+    "kibibytes",
+    "measure",
     "mebibytes",
     "milliseconds",
+    "money",
     "percent",
     "percents",
     "phase_title",
+    "priced",
     "rate",
     "seconds",
+    "side",
     "stages",
     "strong",
     "title",
@@ -81,6 +88,11 @@ def milliseconds(value: float | None) -> str:
     return UNKNOWN if value is None else f"{1000 * value:.1f} ms"
 
 
+def kibibytes(value: float | None) -> str:
+    """Bytes as KiB."""
+    return UNKNOWN if value is None else f"{value / 2**10:,.0f} KiB"
+
+
 def mebibytes(value: float | None) -> str:
     """Bytes as MiB."""
     return UNKNOWN if value is None else f"{value / 2**20:,.0f} MiB"
@@ -94,6 +106,37 @@ def gibibytes(value: float | None) -> str:
 def count(value: int | None) -> str:
     """A whole number."""
     return UNKNOWN if value is None else f"{value:,}"
+
+
+def money(amount: float | None) -> str:
+    """An amount, three digits or more, without the currency."""
+    if amount is None:
+        return UNKNOWN
+    if abs(amount) >= 100 or amount == 0:
+        return f"{amount:,.0f}"
+    return f"{amount:.{max(0, 2 - math.floor(math.log10(abs(amount))))}f}"
+
+
+def priced(amount: float | None, example: bool) -> str:
+    """An amount, and whether it rests on made-up prices."""
+    return f"{money(amount)} (example prices)" if example and amount is not None else money(amount)
+
+
+def measure(value: float | None, unit: str) -> str:
+    """A value with its unit, as the table of metrics names units."""
+    if value is None:
+        return UNKNOWN
+    known: dict[str, Callable[[float], str]] = {
+        "s": seconds,
+        "share": percent,
+        "B": gibibytes,
+        "1/s": lambda value: f"{rate(value)}/s",
+        "0 or 1": lambda value: yes_no(bool(value)),
+    }
+    if unit in known:
+        return known[unit](value)
+    number = f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+    return number if unit == "count" else f"{number} {unit}"
 
 
 def interval(ends: Interval | None, pattern: str = "{:,.0f}") -> str:
@@ -124,6 +167,11 @@ def judged_title(all_metrics: Iterable[Mapping[str, float]]) -> str:
             if name in metrics:
                 return name.removeprefix("eval_").replace("auc", "AUC")
     return "metric"
+
+
+def side(better: Better) -> str:
+    """Which side a criterion of the scorecard goes to, or why to none."""
+    return title(better) if better == "tf" or better == "torch" else better
 
 
 def yes_no(value: bool | None) -> str:

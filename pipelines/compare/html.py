@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pipelines.compare import formats, plots
 from pipelines.compare.model import Report
+from pipelines.compare.overhead_rows import overhead_lines
 from pipelines.page.html import embed, render_page
 from pipelines.parity import plots as parity_plots
 
@@ -19,6 +20,8 @@ def render_html(report: Report) -> str:
         "outlook": embed(plots.outlook(report), "outlook"),
         "phases": embed(plots.phases(report), "phases"),
         "pipelines": embed(plots.pipelines(report), "pipelines"),
+        "first_step": embed(plots.first_step(report), "first-step"),
+        "goodput": embed(plots.goodput(report), "goodput"),
     }
     parity = [
         {
@@ -35,6 +38,7 @@ def render_html(report: Report) -> str:
         report=report,
         charts=charts,
         parity=parity,
+        overhead_lines=overhead_lines(report.overhead),
         created=datetime.fromisoformat(report.created),
         f=formats,
     )

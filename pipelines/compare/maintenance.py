@@ -1,12 +1,12 @@
 """What keeping each side costs, as the newest tracked ledger has it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pipelines.compare.part import Part
 from pipelines.runs import RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["Maintenance", "maintenance_of"]
+__all__ = ["Maintenance", "maintenance_of", "newest_ledgers"]
 
 
 class Maintenance(Part):
@@ -25,13 +25,18 @@ class Maintenance(Part):
     mlflow_run_id: str
 
 
-def maintenance_of(records: Iterable[RunRecord]) -> dict[Framework, Maintenance]:
+def newest_ledgers(records: Iterable[RunRecord]) -> dict[Framework, RunRecord]:
     """Each framework's newest finished entry; empty without any."""
     newest = {
         run.params.get("framework"): run
         for run in sorted(records, key=lambda run: run.start_time)
         if run.kind == "ledger" and run.status == "FINISHED"
     }
+    return {framework: newest[framework] for framework in FRAMEWORKS if framework in newest}
+
+
+def maintenance_of(ledgers: Mapping[Framework, RunRecord]) -> dict[Framework, Maintenance]:
+    """What each framework's entry says."""
     return {
         framework: Maintenance(
             **{
@@ -41,6 +46,5 @@ def maintenance_of(records: Iterable[RunRecord]) -> dict[Framework, Maintenance]
             },
             mlflow_run_id=run.run_id,
         )
-        for framework in FRAMEWORKS
-        if (run := newest.get(framework)) is not None
+        for framework, run in ledgers.items()
     }

@@ -6,10 +6,13 @@ misses nothing. ``null`` always means "not known", never zero.
 
 from typing import Literal
 
+from pipelines.compare.cost import Cost
 from pipelines.compare.law_model import Law
 from pipelines.compare.maintenance import Maintenance
+from pipelines.compare.overhead_model import Overhead
 from pipelines.compare.part import Interval, Part
 from pipelines.compare.prediction_model import Prediction
+from pipelines.compare.scorecard import Scorecard
 from pipelines.parity.model import Parity
 from pipelines.strategies import Framework
 
@@ -115,6 +118,11 @@ class Cell(Part):
     """Phase -> median seconds, for the phases that were logged."""
     wall_seconds: float | None = None
     """Median seconds from starting the first worker to the end of the last."""
+    time_to_first_step_seconds: float | None = None
+    """Median seconds from the start of a process to the end of its first step, of the slowest
+    worker."""
+    goodput_share: float | None = None
+    """Median share of the wall clock spent on steps that count."""
     step_seconds: float | None = None
     """Median seconds of one timed step."""
     data_wait_seconds: float | None = None
@@ -258,8 +266,14 @@ class Report(Part):
     """Worker counts that nobody measured; null if nothing says what communication costs."""
     pipelines: dict[Framework, PipelineRun]
     """Empty if no pipeline ran."""
+    overhead: dict[Framework, Overhead] = {}
+    """What running each side costs besides training; empty without cells."""
     maintenance: dict[Framework, Maintenance] = {}
     """What keeping each side costs; empty if no ledger was tracked."""
+    cost: dict[Framework, Cost] = {}
+    """The same in money; empty without prices."""
+    scorecard: Scorecard | None = None
+    """What of the usual criteria was measured; null without training runs."""
     failed: list[Unfinished]
     """Never dropped silently."""
     parity: list[Parity] = []

@@ -129,7 +129,7 @@ def _pipeline_notes(
         if in_a_study and run.tags.get(STUDY_TAG, "") not in study_ids:
             yield (
                 f"{title(framework)}'s pipeline is not part of this study: it is the latest that "
-                "read the same dataset."
+                "read the same dataset and took least from its cache."
             )
         if cached := round(run.metrics.get("cached_stages", 0)):
             yield (

@@ -4,7 +4,7 @@ Text colours are left to the page's style sheet, which knows about dark mode. A 
 by colour, marker and line, so no chart depends on colour vision.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -12,12 +12,15 @@ import plotly.graph_objects as go
 
 from pipelines.compare import formats
 from pipelines.compare.model import Interval, Report
+from pipelines.compare.overhead_model import Overhead
 from pipelines.metrics import PHASES
 from pipelines.page.look import COLOURS, styled
 from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = [
     "efficiency",
+    "first_step",
+    "goodput",
     "outlook",
     "phases",
     "pipelines",
@@ -47,6 +50,24 @@ _STEP_PARTS = (
     ("input wait", "input_seconds", "#4677A8"),
     ("communication", "communication_seconds", "#C9688F"),
 )
+_FIRST_STEP_COLOURS = {
+    **{name.removesuffix("_seconds"): colour for name, colour in _PHASE_COLOURS.items()},
+    "compile": _PHASE_COLOURS["first_step_seconds"],
+    "step": _PHASE_COLOURS["train_seconds"],
+}
+_GOODPUT_COLOURS = {
+    "step": "#2E9E6B",
+    "initialisation": "#24466B",
+    "data_wait": "#4677A8",
+    "barrier": "#C9688F",
+    "tracking": "#E3C77F",
+    "evaluation": "#B8892F",
+    "checkpoint_save": "#5F9EA0",
+    "checkpoint_restore": "#8E7CC3",
+    "wasted_steps": "#B3261E",
+    "shutdown": "#9AA0A6",
+}
+"""Steps that count first, then what a reader would want less of."""
 _SPREAD = 0.16
 """Distance between neighbouring series at one worker count, in counts."""
 _ASIDE = 0.05
@@ -143,6 +164,40 @@ def phases(report: Report) -> go.Figure | None:
     figure.update_xaxes(title="seconds", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
     return styled(figure, height=150 + 62 * len(cells))
+
+
+def first_step(report: Report) -> go.Figure | None:
+    """Seconds until the first step is done, as the slowest worker sees them: a bar a framework."""
+    sides = report.overhead.values()
+    return _shares([(side, side.first_step) for side in sides], _FIRST_STEP_COLOURS)
+
+
+def goodput(report: Report) -> go.Figure | None:
+    """Where a run's wall clock goes by the ledger: a bar a framework."""
+    sides = report.overhead.values()
+    return _shares([(side, side.goodput) for side in sides], _GOODPUT_COLOURS)
+
+
+def _shares(
+    sides: Sequence[tuple[Overhead, Mapping[str, float]]], colours: Mapping[str, str]
+) -> go.Figure | None:
+    """A stacked bar for each side, its parts in the order of their colours."""
+    sides = [(side, parts) for side, parts in sides if parts]
+    if not sides:
+        return None
+    labels = [
+        f"{escape(formats.title(side.framework))}<br>{formats.workers(side.workers)}"
+        for side, _ in sides
+    ]
+    figure = go.Figure()
+    for name, colour in colours.items():
+        values = [parts.get(name, 0.0) for _, parts in sides]
+        if any(values):
+            _add_share(figure, name.replace("_", " "), labels, values, colour)
+    figure.update_layout(barmode="stack", bargap=0.35, legend_entrywidth=110)
+    figure.update_xaxes(title="seconds", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")
+    return styled(figure, height=150 + 62 * len(labels))
 
 
 def splits(report: Report) -> go.Figure | None:

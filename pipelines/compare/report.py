@@ -15,7 +15,7 @@ from pipelines.compare.cells import (
 )
 from pipelines.compare.collect import Selection, select
 from pipelines.compare.findings import findings
-from pipelines.compare.maintenance import maintenance_of
+from pipelines.compare.maintenance import maintenance_of, newest_ledgers
 from pipelines.compare.model import (
     Dataset,
     Environment,
@@ -25,6 +25,7 @@ from pipelines.compare.model import (
     Software,
 )
 from pipelines.compare.notes import notes
+from pipelines.compare.overhead import overheads
 from pipelines.compare.prediction_model import Prediction
 from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.errors import InputError
@@ -82,12 +83,14 @@ def build_report(
     splits = step_splits(cells, anatomies)
     settings = _settings({**known, **dict.fromkeys(_BATCH_SIZES), **fixed})
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
-    maintenance = maintenance_of(records)
+    ledgers = newest_ledgers(records)
+    maintenance = maintenance_of(ledgers)
+    overhead = overheads(cells, selection, ledgers)
     return Report(
         study=_names(runs or records),
         study_id=selection.title,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        findings=findings(cells, scaling, differences, splits, pipelines, maintenance),
+        findings=findings(cells, scaling, differences, splits, overhead, pipelines, maintenance),
         dataset=Dataset(
             fingerprint=known.get("dataset_fingerprint"),
             rows=_integer(known.get("dataset_rows")),
@@ -102,6 +105,7 @@ def build_report(
         laws=fitted_laws(cells),
         prediction=_prediction(selection, anatomies) if anatomies else None,
         pipelines=pipelines,
+        overhead=overhead,
         maintenance=maintenance,
         failed=selection.unfinished,
         parity=[kept for run in verdicts if (kept := read_parity(run.run_id)) is not None],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipelines import tracking
 from pipelines.chart_view import SUMMARY_PARAM, VIEW_TAG, chart_view, encode_view
+from pipelines.compare.cost_runs import COST_PARAM
 from pipelines.compare.model import Cell, Report
 from pipelines.config import Config
 from pipelines.page.look import COLOURS
@@ -58,7 +59,9 @@ def log_summaries(config: Config, report: Report, records: Sequence[RunRecord]) 
     before = [
         run
         for run in records
-        if run.kind == "summary" and run.tags.get(STUDY_TAG) == report.study_id
+        if run.kind == "summary"
+        and run.tags.get(STUDY_TAG) == report.study_id
+        and COST_PARAM not in run.params
     ]
     held = {run.params.get(_DIGEST_PARAM): run.run_id for run in before if run.status == "FINISHED"}
     curves = _curves(report)
@@ -109,6 +112,8 @@ def _medians(cell: Cell) -> dict[str, float]:
         "examples_per_second": cell.median,
         "step_seconds": cell.step_seconds,
         "wall_seconds": cell.wall_seconds,
+        "time_to_first_step_seconds": cell.time_to_first_step_seconds,
+        "goodput_share": cell.goodput_share,
         **cell.eval_metrics,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -1,11 +1,14 @@
 """The report on a terminal: the answers first, then the tables they rest on."""
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.compare import formats
 from pipelines.compare.model import Report
+from pipelines.compare.overhead_rows import overhead_lines
 from pipelines.strategies import Framework
 
 __all__ = ["bullet", "print_report", "table_of"]
@@ -33,6 +36,9 @@ def print_report(report: Report, console: Console) -> None:
         _differences(report) if report.differences else None,
         _splits(report, wide) if report.splits else None,
         _pipelines(report) if report.pipelines else None,
+        _overhead(report) if report.overhead else None,
+        _cost(report) if report.cost else None,
+        _scorecard(report) if report.scorecard else None,
         _failed(report) if report.failed else None,
     ]
     for table in tables:
@@ -163,6 +169,43 @@ def _pipelines(report: Report) -> Table:
     named = formats.judged_title(run.eval_metrics for run in runs.values())
     table.add_row(f"eval {named}", *judged)
     table.add_row("blessed", *(formats.yes_no(run.blessed) for run in runs.values()))
+    return table
+
+
+def _overhead(report: Report) -> Table:
+    table = table_of(
+        "Running each side", "<measure", *(formats.title(name) for name in report.overhead)
+    )
+    for topic, lines in groupby(overhead_lines(report.overhead), lambda line: line.topic):
+        table.add_row(Text(topic, style="bold"))
+        for line in lines:
+            table.add_row(f"  {line.label}", *(line.values[name] for name in report.overhead))
+    return table
+
+
+def _cost(report: Report) -> Table:
+    """The sums, and the part of the last that is an assumption; the page has the others."""
+    costs = report.cost.values()
+    any_cost = next(iter(costs))
+    title = f"Cost, {any_cost.currency} as of {any_cost.as_of}"
+    table = table_of(title, "<what", *(formats.title(name) for name in report.cost))
+    figures = {
+        f"a run on {formats.workers(any_cost.workers)}": [cost.per_run.total for cost in costs],
+        "a million examples": [cost.per_million_examples.total for cost in costs],
+        "a model, its training": [cost.per_model.training for cost in costs],
+        "a model, in all": [cost.per_model.total for cost in costs],
+    }
+    for what, sides in figures.items():
+        table.add_row(what, *(formats.priced(each.amount, any_cost.example) for each in sides))
+    return table
+
+
+def _scorecard(report: Report) -> Table:
+    """Where each criterion goes; the page has what speaks to it."""
+    assert report.scorecard is not None
+    table = table_of("Scorecard", "<criterion", "<better")
+    for criterion in report.scorecard.criteria:
+        table.add_row(criterion.title, formats.side(criterion.better))
     return table
 
 

@@ -21,7 +21,13 @@ from pipelines.dag import STAGES
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset
 from pipelines.metrics import PHASES
-from pipelines.runs import RunRecord
+from pipelines.runs import (
+    COMPONENT_STARTUP_TAG,
+    COMPONENT_WORK_TAG,
+    COMPONENTS_TAG,
+    FAULT_TAG,
+    RunRecord,
+)
 from pipelines.strategies import FRAMEWORKS
 from pipelines.tracking import read_runs
 
@@ -110,10 +116,24 @@ def losses(report: dict[str, Any], client: Any) -> dict[tuple[str, int], list[fl
     return series
 
 
+@pytest.fixture(scope="module")
+def reruns(runs: dict[str, RunRecord]) -> dict[str, RunRecord]:
+    """The second pipeline of each framework."""
+    pipelines = [run for run in runs.values() if run.kind == "pipeline"]
+    assert len(pipelines) == 4
+    return {run.params["framework"]: run for run in pipelines if run.metrics["cached_stages"] > 0}
+
+
+@pytest.fixture(scope="module")
+def recoveries(runs: dict[str, RunRecord]) -> dict[str, RunRecord]:
+    return {run.params["framework"]: run for run in runs.values() if run.kind == "recovery"}
+
+
 def test_the_command_tells_its_story_on_standard_error(done: Done, config: Config) -> None:
     lines = done.stderr.splitlines()
 
-    told = ["ingest", "pipeline tf", "pipeline torch", "parity", "study", "ledger", "compare"]
+    pipelines = ["pipeline tf", "pipeline tf", "pipeline torch", "pipeline torch"]  # and again
+    told = ["ingest", *pipelines, "parity", "study", "ledger", "compare"]
     closed = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
     assert [line[: len(title)] for line, title in zip(closed, told, strict=True)] == told
     assert not any(line.startswith("✗") for line in lines)
@@ -236,12 +256,19 @@ def test_every_figure_leads_back_to_a_tracked_run(
     told = {
         run_id for each in report["environment"]["software"] for run_id in each["mlflow_run_ids"]
     }
-    assert told == {run.run_id for run in runs.values() if run.kind in ("cell", "pipeline")}
+    assert told == {
+        run.run_id
+        for run in runs.values()
+        if run.kind == "cell" or (run.kind == "pipeline" and run.metrics["cached_stages"] == 0)
+    }
     assert all(each["framework_version"] for each in report["environment"]["software"])
 
 
 def test_nothing_but_the_study_is_tracked(
-    report: dict[str, Any], runs: dict[str, RunRecord]
+    report: dict[str, Any],
+    runs: dict[str, RunRecord],
+    reruns: dict[str, RunRecord],
+    recoveries: dict[str, RunRecord],
 ) -> None:
     cells = {run_id for cell in report["cells"] for run_id in cell["mlflow_run_ids"]}
     pipelines = {pipeline["mlflow_run_id"] for pipeline in report["pipelines"].values()}
@@ -249,7 +276,8 @@ def test_nothing_but_the_study_is_tracked(
     kinds = ("summary", "parity", "ledger")
     others = {run.run_id for run in runs.values() if run.kind not in kinds}
     anatomies = {run_id for split in report["splits"] for run_id in split["mlflow_run_ids"]}
-    assert others == cells | pipelines | anatomies
+    beside = {run.run_id for run in [*reruns.values(), *recoveries.values()]}
+    assert others == cells | pipelines | anatomies | beside
     assert sum(run.kind == "parity" for run in runs.values()) == 1
     assert sum(run.kind == "ledger" for run in runs.values()) == 2
     assert {run.status for run in runs.values()} == {"FINISHED"}
@@ -320,18 +348,58 @@ def test_ingesting_again_reuses_the_dataset(done: Done, tandem: Tandem) -> None:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_second_pipeline_run_is_answered_from_the_cache(
-    report: dict[str, Any], tandem: Tandem, framework: str
+def test_a_pipeline_is_more_than_the_work_of_its_components(
+    report: dict[str, Any], runs: dict[str, RunRecord], framework: str
 ) -> None:
-    again = tandem("pipeline", framework, "--json")
+    pipeline = report["pipelines"][framework]
+    run = runs[pipeline["mlflow_run_id"]]
+    work, startup = (
+        json.loads(run.tags[tag]) for tag in (COMPONENT_WORK_TAG, COMPONENT_STARTUP_TAG)
+    )
 
-    assert again.returncode == 0, again.stderr
-    result = json.loads(again.stdout)
-    first = report["pipelines"][framework]
-    assert result["cached"] == list(result["components"]) == list(first["components"])
-    assert result["blessed"] is True
-    assert result["metrics"]["eval_accuracy"] == first["eval_metrics"]["eval_accuracy"]
-    assert f"{len(first['components'])} components cached" in again.stderr
+    assert list(work) == list(startup) == list(pipeline["components"])
+    assert run.metrics["pipeline_work_seconds"] == pytest.approx(sum(work.values()))
+    assert run.metrics["pipeline_startup_seconds"] == pytest.approx(sum(startup.values()))
+    overhead = run.metrics["pipeline_overhead_seconds"]
+    assert overhead == pytest.approx(pipeline["seconds"] - sum(work.values()))
+    assert overhead > sum(startup.values()) > 0
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_second_pipeline_run_is_answered_from_the_cache(
+    done: Done, report: dict[str, Any], reruns: dict[str, RunRecord], framework: str
+) -> None:
+    rerun, first = reruns[framework], report["pipelines"][framework]
+
+    assert list(json.loads(rerun.tags[COMPONENTS_TAG])) == list(first["components"])
+    assert rerun.metrics["cached_stages"] == len(first["components"])
+    assert rerun.metrics["blessed"] == 1
+    assert rerun.metrics["eval_accuracy"] == first["eval_metrics"]["eval_accuracy"]
+    assert rerun.metrics["pipeline_work_seconds"] == rerun.metrics["pipeline_processes"] == 0
+    assert rerun.metrics["pipeline_overhead_seconds"] == rerun.metrics["pipeline_seconds"]
+    assert f"{len(first['components'])} components cached" in done.stderr
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_killed_worker_costs_some_steps_and_no_example(
+    recoveries: dict[str, RunRecord],
+    losses: dict[tuple[str, int], list[float]],
+    client: Any,
+    framework: str,
+) -> None:
+    run = recoveries[framework]
+    history = client.get_metric_history(run.run_id, "train_loss")
+    points = sorted((point.step, point.value) for point in history)
+
+    assert run.tags[FAULT_TAG] == "kill -9 of worker 1"
+    assert (run.params["strategy"], run.params["workers"]) == (STRATEGIES[framework], "2")
+    assert run.metrics["restarts"] == 1
+    assert 0 <= run.metrics["lost_steps"] < STEPS
+    told = run.metrics["notice_seconds"] + run.metrics["recovery_seconds"]
+    assert 0 < told < run.metrics["wall_seconds"]
+    # The same work as the cell's, which nothing has disturbed.
+    assert [step for step, _ in points] == list(range(1, STEPS + 1))
+    assert [loss for _, loss in points] == losses[framework, 2]
 
 
 def test_comparing_again_comes_to_the_same_medians(report: dict[str, Any], tandem: Tandem) -> None:

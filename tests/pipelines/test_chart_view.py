@@ -47,6 +47,14 @@ def test_every_metric_has_a_line_chart_by_workers_in_the_sections_order() -> Non
     ]
 
 
+def test_a_section_without_charts_is_left_out() -> None:
+    one = chart_view(STUDY, 4, {"goodput_share": 0.4})
+
+    assert [section["name"] for section in one["compareRunSections"]] == [
+        "Overhead (Step = workers)"
+    ]
+
+
 def test_axes_begin_at_zero_and_hold_every_point() -> None:
     for card in chart_view(STUDY, 4, HIGHEST)["compareRunCharts"]:
         ends = card["range"]

@@ -7,8 +7,11 @@ import yaml
 from pipelines.config import Config, load_config, parse_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
+from pipelines.prices import DEFAULT_PRICES
+from pipelines.scorecard_config import CRITERIA
 
-SHIPPED = sorted((PROJECT_ROOT / "configs").glob("*.yaml"))
+SHIPPED = sorted(set((PROJECT_ROOT / "configs").glob("*.yaml")) - {DEFAULT_PRICES})
+"""All of the folder but the prices, which are no study."""
 WriteConfig = Callable[[str], Path]
 
 
@@ -353,6 +356,39 @@ def test_the_digest_depends_on_values_alone_not_on_how_they_were_written(
 
     assert load_config(written_otherwise).digest() == config.digest()
     assert len(config.digest()) == 64
+
+
+def test_criteria_that_are_not_named_weigh_the_same(write_config: WriteConfig) -> None:
+    text = "name: small\nscorecard: {weights: {ecosystem: 2, debugging: 0}}"
+    scorecard = load_config(write_config(text)).scorecard
+
+    assert scorecard.weight("ecosystem") == 2
+    assert scorecard.weight("debugging") == 0
+    assert scorecard.weight("stability") == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("{ecosytem: 2}", "scorecard.weights.ecosytem: input should be 'production_readiness', "),
+        ("{ecosystem: -1}", "scorecard.weights.ecosystem: input should be greater than or equal"),
+    ],
+)
+def test_a_weight_that_cannot_be_is_named(
+    write_config: WriteConfig, weights: str, message: str
+) -> None:
+    path = write_config("name: small")
+
+    assert refusal(path, f"scorecard.weights={weights}").startswith(f"{path}: {message}")
+
+
+def test_something_must_weigh(write_config: WriteConfig) -> None:
+    path = write_config("name: small")
+    nothing = ", ".join(f"{criterion}: 0" for criterion in CRITERIA)
+
+    assert refusal(path, f"scorecard.weights={{{nothing}}}") == (
+        f"{path}: scorecard: weights: at least one criterion must weigh something"
+    )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

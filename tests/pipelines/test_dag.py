@@ -26,6 +26,7 @@ def collect(components: dict[str, float]) -> PipelineResult:
         blessed=True,
         metrics={"eval_accuracy": 0.97},
         pushed_to="serving/1",
+        processes=6,
     )
 
 
@@ -64,7 +65,9 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_result_of_a_model_that_was_not_blessed_names_no_folder(tmp_path: Path) -> None:
-    result = PipelineResult.collect({}, {}, cached=[], blessed=False, metrics={}, pushed_to=None)
+    result = PipelineResult.collect(
+        {}, {}, cached=[], blessed=False, metrics={}, pushed_to=None, processes=0
+    )
     result.write(tmp_path)
 
     assert PipelineResult.read(tmp_path).pushed_to is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.hardware import available_cores, describe_hardware
+from pipelines.hardware import Machine, available_cores, describe_hardware, parse_hardware
 
 
 def test_the_description_is_one_line_and_does_not_change() -> None:
@@ -47,3 +47,15 @@ def test_available_cores_are_those_of_this_process() -> None:
 
     assert cores == sorted(os.sched_getaffinity(0))
     assert cores
+
+
+def test_what_a_description_says_can_be_read_back() -> None:
+    described = "Intel(R) Xeon(R) CPU @ 2.00GHz, 8 cores, 30 GiB, 2 x NVIDIA T4, 1 x NVIDIA L4"
+
+    assert parse_hardware(described) == Machine(8, 30, {"NVIDIA T4": 2, "NVIDIA L4": 1})
+    assert parse_hardware(describe_hardware()).cores == psutil.cpu_count()
+
+
+def test_what_a_description_does_not_say_is_not_known() -> None:
+    assert parse_hardware("x86-64, 2 cores") == Machine(2, None, {})
+    assert parse_hardware("") == Machine(None, None, {})

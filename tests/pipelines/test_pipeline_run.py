@@ -12,7 +12,7 @@ from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.pipeline_run import run_pipeline
-from pipelines.runs import COMPONENTS_TAG, STUDY_TAG
+from pipelines.runs import COMPONENT_STARTUP_TAG, COMPONENT_WORK_TAG, COMPONENTS_TAG, STUDY_TAG
 
 STUDY = "20250601T120000Z"
 COMPONENTS = {"Reader": 1.5, "Statistics": 0.25, "Transform": 2.0, "Trainer": 8.0, "Evaluator": 4.0}
@@ -33,11 +33,14 @@ STAGE_OF = dict(zip(COMPONENTS, ["validate", "validate", "transform", "train", "
 WORKS = """
 print("a runner's chatter")
 for name in COMPONENTS:
-    emit("component", name=name, of=5)
+    emit("component", name=name, of=5, at=100.0)
     emit("something else")
+    if name not in CACHED and name not in globals().get("SILENT", []):
+        print("    ", end="")  # as kfp's runner has it
+        emit("work", name=name, began=100.5, seconds=COMPONENTS[name] / 2)
 PipelineResult.collect(
     COMPONENTS, STAGE_OF, cached=CACHED, blessed=BLESSED, metrics={"eval_accuracy": 0.875},
-    pushed_to=None,
+    pushed_to=None, processes=3,
 ).write(output)
 """
 
@@ -107,9 +110,43 @@ def test_a_dags_figures_are_logged_to_a_run_of_its_own(
         "cached_stages": 2.0,
         "blessed": 1.0,
         "eval_accuracy": 0.875,
+        "pipeline_work_seconds": 6.125,
+        "pipeline_startup_seconds": 1.5,
+        "pipeline_overhead_seconds": seconds - 6.125,
+        "pipeline_processes": 3.0,
     }
+    worked = {"Statistics": 0.125, "Trainer": 4.0, "Evaluator": 2.0}
+    assert json.loads(run.tags[COMPONENT_WORK_TAG]) == result.work == worked
+    started = dict.fromkeys(worked, 0.5)
+    assert json.loads(run.tags[COMPONENT_STARTUP_TAG]) == result.startup == started
     assert result == PipelineResult.read(config.output / "pipelines" / framework)
     assert result.components == COMPONENTS
+
+
+def test_where_nothing_is_left_to_do_all_is_overhead(
+    write_dag: Write, config: Config, digits: Dataset
+) -> None:
+    write_dag(WORKS, CACHED=list(COMPONENTS), BLESSED=True)
+
+    result, seconds = run_pipeline(config, "torch", digits, STUDY, ignore)
+
+    [run] = tracking.read_runs(config)
+    assert (result.work, result.startup) == ({}, {})
+    assert run.metrics["pipeline_work_seconds"] == run.metrics["pipeline_startup_seconds"] == 0
+    assert run.metrics["pipeline_overhead_seconds"] == seconds
+
+
+def test_overhead_is_not_known_where_a_component_has_not_told_of_its_work(
+    write_dag: Write, config: Config, digits: Dataset
+) -> None:
+    write_dag(WORKS, CACHED=[], SILENT=["Trainer"], BLESSED=True)
+
+    result, _ = run_pipeline(config, "torch", digits, STUDY, ignore)
+
+    [run] = tracking.read_runs(config)
+    assert "Trainer" not in result.work
+    told = {name for name in run.metrics if name.startswith("pipeline_")}
+    assert told == {"pipeline_seconds", "pipeline_processes"}
 
 
 def test_a_model_that_was_not_blessed_is_no_failure(

@@ -22,8 +22,9 @@ Write = Callable[..., None]
 
 @pytest.fixture
 def configure(configure: Callable[..., Config]) -> Callable[..., Config]:
-    """Without taking cells apart, unless a test asks for it."""
-    return lambda *overrides: configure("study.anatomy=false", *overrides)
+    """The cells alone, unless a test asks for what is measured beside them."""
+    alone = ("study.anatomy=false", "study.recovery=false")
+    return lambda *overrides: configure(*alone, *overrides)
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 5])
@@ -295,6 +296,73 @@ def test_a_cell_that_cannot_be_taken_apart_fails_the_study_at_its_end(
     ]
     assert statuses.count(("anatomy", "torch", "FAILED")) == 2
     assert statuses.count(("cell", "torch", "FINISHED")) == 1
+
+
+RECOVERS = """
+if "-recovery" not in str(output):
+    finish()
+    sys.exit()
+checkpoints = output / "checkpoints"
+if attempt == 1:
+    for step in (2, 4):
+        (checkpoints / f"step-{step:06d}").mkdir(parents=True)
+        emit(event="step", step=step + 1, steps=12)
+        time.sleep(0.1)
+    time.sleep(60)
+emit(event="resumed", step=4)
+emit(event="step", step=5, steps=12)
+finish()
+"""
+
+
+def test_a_worker_of_each_framework_is_killed_once_and_the_run_goes_on(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.recovery=true", "study.workers=[1]", "study.repeats=1")
+    write_worker(RECOVERS)
+
+    run_ids = run_study(config, digits, STUDY, StudyListener())
+    assert run_study(config, digits, STUDY, StudyListener()) == run_ids  # nothing is left to do
+
+    runs = tracking.read_runs(config)
+    assert [run.kind for run in runs] == ["cell"] * 2 + ["recovery"] * 2
+    assert {run.name for run in runs if run.kind == "recovery"} == {
+        "tf multi_worker_mirrored x1 recovery",
+        "torch ddp x1 recovery",
+    }
+
+
+def test_a_worker_that_could_not_be_killed_fails_the_study_at_its_end(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.recovery=true", "study.workers=[1]", "study.repeats=1")
+    write_worker(RECOVERS, "tf")
+    write_worker("finish()", "torch")
+
+    with pytest.raises(WorkError, match=r"torch ddp x1 recovery: .*before it had ended"):
+        run_study(config, digits, STUDY, StudyListener())
+
+    kinds = [(run.kind, run.params["framework"]) for run in tracking.read_runs(config)]
+    assert kinds.count(("cell", "torch")) == kinds.count(("recovery", "tf")) == 1
+    assert kinds.count(("recovery", "torch")) == 2  # it is tried once more
+
+
+def test_a_strategy_whose_workers_must_not_be_killed_is_passed_over(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure(
+        "study.recovery=true", "tf.strategy=tpu", "study.workers=[1]", "study.repeats=1"
+    )
+    write_worker("finish()", "tf")
+    write_worker(RECOVERS, "torch")
+    notes: list[str] = []
+
+    run_study(config, digits, STUDY, StudyListener(on_note=notes.append))
+
+    assert notes[0] == "no recovery is measured of tf tpu x1"
+    kinds = [(run.kind, run.params["framework"]) for run in tracking.read_runs(config)]
+    assert ("recovery", "tf") not in kinds
+    assert ("recovery", "torch") in kinds
 
 
 def test_a_study_goes_on_only_with_what_it_was_begun_with(

@@ -25,6 +25,7 @@ COMPONENTS = [
     "Evaluator",
     "Pusher",
 ]
+BEAM = {"ExampleGen", "StatisticsGen", "Transform", "Evaluator"}
 WITHOUT_A_BLESSING = COMPONENTS  # the Pusher runs too, and looks for the blessing itself
 
 Shrunk = Callable[..., Config]
@@ -113,6 +114,14 @@ def test_the_stages_share_the_components_seconds(first: DagRun) -> None:
     assert sum(stages.values()) == pytest.approx(sum(first.result.components.values()))
 
 
+def test_every_component_tells_of_its_start_up_and_of_its_work(first: DagRun) -> None:
+    work, startup = first.result.work, first.result.startup
+
+    assert list(work) == list(startup) == COMPONENTS
+    assert min(*work.values(), *startup.values()) > 0
+    assert first.result.processes == len(BEAM)  # for each TFX packages itself, in another process
+
+
 def test_a_blessed_model_is_published_under_a_version_of_its_own(first: DagRun) -> None:
     assert first.result.blessed
     assert first.result.metrics["eval_accuracy"] > 0.5
@@ -144,11 +153,15 @@ def test_the_dag_is_tracked_as_a_finished_run(first: DagRun, framework: Framewor
     assert run.data.metrics["cached_stages"] == 0
     assert run.data.metrics["eval_accuracy"] == pytest.approx(first.result.metrics["eval_accuracy"])
     assert run.data.metrics["train_stage_seconds"] == first.result.stages["train"]
+    work, startup = (run.data.metrics[f"pipeline_{part}_seconds"] for part in ("work", "startup"))
+    assert work == pytest.approx(sum(first.result.work.values()))
+    assert 0 < work + startup < run.data.metrics["pipeline_seconds"]
 
 
 def test_what_has_not_changed_comes_from_the_cache(first: DagRun, again: DagRun) -> None:
     assert list(again.result.components) == COMPONENTS
     assert again.result.cached == COMPONENTS
+    assert again.result.processes == 0
     assert again.result.blessed
     assert again.result.metrics["eval_accuracy"] == first.result.metrics["eval_accuracy"]
 

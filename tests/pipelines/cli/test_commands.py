@@ -280,6 +280,14 @@ WRONG = {
         ("compare", "--set", "tracking.uri=./mlruns"),
         ["quickstart.yaml: tracking.uri: ", "sqlite:///", "./mlruns"],
     ),
+    "prices that are not there": (
+        ("run", "--prices", "absent.yaml"),
+        ["absent.yaml: no such file; the shipped one is configs/prices.yaml"],
+    ),
+    "a file that holds no prices": (
+        ("compare", "--prices", str(QUICKSTART)),
+        ["quickstart.yaml: as_of: required, but not given", "workload: unknown key"],
+    ),
     "an override without a value": (
         ("ingest", "--set", "training.steps"),
         ["--set training.steps: must read section.field=value"],

@@ -96,7 +96,7 @@ def test_the_bar_moves_with_the_steps_of_each_cell(narrator: Narrator, cells: li
     assert progress.tasks[0].fields["detail"].startswith("2/8 ")
 
 
-def test_a_cell_that_is_taken_apart_is_not_one_more_cell(
+def test_a_cell_that_is_looked_into_is_not_one_more_cell(
     narrator: Narrator, cells: list[Cell]
 ) -> None:
     _, listener, progress = watch(narrator)
@@ -105,7 +105,7 @@ def test_a_cell_that_is_taken_apart_is_not_one_more_cell(
     listener.on_progress(cells[0], 150, 300)
 
     said = progress.tasks[0].fields["detail"]
-    assert said == f"taking {cells[0].title} apart, step 150/300"
+    assert said == f"a closer look at {cells[0].title}, step 150/300"
     assert progress.tasks[0].completed == progress.tasks[0].total == 8
 
 

@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 
+from pipelines.compare import Report
+from pipelines.compare.overhead_model import Operation, Overhead, PipelineOverhead, Resources
+from pipelines.metrics import PHASES
 from pipelines.parity.model import Bounds, Comparison, Curve, Parity, StepCheck
+from pipelines.prices import DEFAULT_PRICES, Prices, load_prices
 from pipelines.runs import (
+    COMPONENT_STARTUP_TAG,
+    COMPONENT_WORK_TAG,
+    FAULT_TAG,
     KIND_TAG,
     PARITY_FIELDS,
     PARITY_PASSED,
     PARITY_SIDE_FIELDS,
+    SLOWEST_WORKER_TAG,
     STUDY_TAG,
     RunRecord,
 )
+from pipelines.strategies import Framework
 
 STUDY = "20250601T120000Z"
 STRATEGIES = {"tf": "multi_worker_mirrored", "torch": "ddp"}
@@ -88,9 +97,12 @@ class StudyBuilder:
         if rate is not None:
             train = 180 * 64 * workers / rate
             first = PHASE_SECONDS[framework]
+            before = sum(first[:5]) + first[2] * (workers - 1) + 0.1
+            wall = before + first[5] + train + first[6] + 0.8
             metrics = {
                 "examples_per_second": rate,
                 "step_seconds": train / 180,
+                "start_seconds": 0.1,
                 "import_seconds": first[0],
                 "tracking_seconds": first[1],
                 "rendezvous_seconds": first[2] * workers,
@@ -101,7 +113,21 @@ class StudyBuilder:
                 "train_seconds": train,
                 "checkpoint_seconds": 0.0,
                 "evaluate_seconds": first[6],
-                "wall_seconds": sum(first) + first[2] * (workers - 1) + train + 0.9,
+                "report_seconds": 0.5,
+                "exit_seconds": 0.2,
+                "wall_seconds": wall,
+                "time_to_first_step_seconds": before + 0.4 * (workers - 1),
+                "goodput_seconds": first[5] + train,
+                "goodput_share": (first[5] + train) / wall,
+                "badput_initialisation_seconds": before - first[1],
+                "badput_tracking_seconds": first[1] + 0.5,
+                "badput_evaluation_seconds": first[6],
+                "badput_shutdown_seconds": 0.3,
+                "network_bytes": 180.0 * 2**10 * workers,
+                "cpu_seconds": 10.0 * workers,
+                "processes": 2.0 * workers,
+                "listening_ports": float(workers),
+                "environment_variables": 11.0,
                 "train_loss": 0.05,
                 "eval_loss": 0.11,
                 "eval_accuracy": 0.964 + 0.002 * repeat,
@@ -113,7 +139,9 @@ class StudyBuilder:
             status=status,
             start_time=1_748_779_200.0 + 30 * number,
             params={k: v for k, v in (values | params).items() if k not in without},
-            tags={KIND_TAG: "cell"} | ({STUDY_TAG: study} if study else {}),
+            tags={KIND_TAG: "cell"}
+            | ({STUDY_TAG: study} if study else {})
+            | ({SLOWEST_WORKER_TAG: _slowest(metrics, workers)} if metrics else {}),
             metrics=metrics,
         )
         self.runs.append(run)
@@ -190,16 +218,53 @@ class StudyBuilder:
             tags={
                 KIND_TAG: "pipeline",
                 "tandem.components": json.dumps({f"{name}-step": s for name, s in stages.items()}),
+                COMPONENT_WORK_TAG: json.dumps(
+                    {f"{name}-step": s - 1 for name, s in stages.items()}
+                ),
+                COMPONENT_STARTUP_TAG: json.dumps({f"{name}-step": 0.8 for name in stages}),
             }
             | ({STUDY_TAG: study} if study else {}),
             metrics={f"{name}_stage_seconds": s for name, s in stages.items()}
             | {
                 "pipeline_seconds": sum(stages.values()) + 4,
+                "pipeline_work_seconds": sum(stages.values()) - 5,
+                "pipeline_startup_seconds": 4.0,
+                "pipeline_overhead_seconds": 9.0,
+                "pipeline_processes": 5.0,
                 "cached_stages": 0.0,
                 "blessed": 1.0,
                 "eval_accuracy": 0.967,
             }
             | (metrics or {}),
+        )
+        self.runs.append(run)
+        return run
+
+    def rerun(self, framework: str) -> RunRecord:
+        """The same DAG again, its five components from the cache."""
+        metrics = {"pipeline_seconds": 6.5, "cached_stages": 5.0}
+        return self.pipeline(framework, metrics=metrics)
+
+    def recovery(self, framework: str, **metrics: float) -> RunRecord:
+        number = len(self.runs)
+        run = RunRecord(
+            run_id=f"{number:032x}",
+            name=f"{framework} recovery",
+            status="FINISHED",
+            start_time=1_748_779_200.0 + 30 * number,
+            params=COMMON | {"framework": framework, "strategy": STRATEGIES[framework]},
+            tags={
+                KIND_TAG: "recovery",
+                STUDY_TAG: STUDY,
+                FAULT_TAG: "kill -9 of worker 1",
+            },
+            metrics={
+                "notice_seconds": 0.1,
+                "recovery_seconds": 9.9,
+                "lost_steps": 7.0,
+                "restarts": 1.0,
+            }
+            | metrics,
         )
         self.runs.append(run)
         return run
@@ -229,6 +294,17 @@ class StudyBuilder:
         changed = replace(run, **fields)
         self.runs[self.runs.index(run)] = changed
         return changed
+
+
+def _slowest(metrics: dict[str, float], workers: int) -> str:
+    """The last worker, which came 0.4 s later to the rendezvous for each one before it."""
+    phases = {
+        name: metrics[name]
+        for name in PHASES[: PHASES.index("first_step_seconds") + 1]
+        if name in metrics
+    }
+    phases["import_seconds"] += 0.4 * (workers - 1)
+    return json.dumps({"rank": workers - 1, "phases": phases})
 
 
 def realistic() -> StudyBuilder:
@@ -298,3 +374,75 @@ def full_study() -> StudyBuilder:
 @pytest.fixture
 def new_study() -> Callable[[], StudyBuilder]:
     return StudyBuilder
+
+
+def overhead_of(
+    framework: Framework, run_ids: Sequence[str], workers: int = 2, **fields: Any
+) -> Overhead:
+    """36 s of wall clock, of which 27 s are steps that count; nothing else was measured."""
+    nothing = dict.fromkeys(Resources.model_fields)
+    values = {
+        "framework": framework,
+        "strategy": STRATEGIES[framework],
+        "workers": workers,
+        "scaling": "weak",
+        "first_step": {},
+        "time_to_first_step_seconds": None,
+        "wall_seconds": 36.0,
+        "goodput_share": 0.75,
+        "goodput": {"step": 27.0, "initialisation": 9.0},
+        "resources": Resources(**nothing),
+        "operation": Operation(**dict.fromkeys(Operation.model_fields)),
+        "pipeline": None,
+        "recovery": None,
+        "mlflow_run_ids": list(run_ids),
+    }
+    return Overhead(**values | fields)
+
+
+def dag_overhead(run_ids: Sequence[str] = ("d" * 32,), **fields: Any) -> PipelineOverhead:
+    """58 s of a DAG, of which 40 s are its components' work."""
+    values = {
+        "seconds": 58.0,
+        "cached_stages": 0,
+        "work_seconds": 40.0,
+        "startup_seconds": 12.0,
+        "overhead_seconds": 18.0,
+        "component_startup": {"train": 8.0, "push": 4.0},
+        "component_work": {"train": 39.0, "push": 1.0},
+        "cached_rerun_seconds": None,
+        "processes": 2,
+        "mlflow_run_ids": list(run_ids),
+    }
+    return PipelineOverhead(**values | fields)
+
+
+def with_overhead(report: Report, **fields: Any) -> Report:
+    """The report, with the same overhead of both frameworks at 2 workers."""
+    told = {cell.framework: cell for cell in report.cells if cell.workers == 2}
+    overhead = {
+        framework: overhead_of(framework, cell.mlflow_run_ids, **fields)
+        for framework, cell in told.items()
+    }
+    return report.model_copy(update={"overhead": overhead})
+
+
+@pytest.fixture
+def prices() -> Prices:
+    """The shipped ones."""
+    return load_prices(DEFAULT_PRICES)
+
+
+@pytest.fixture
+def make_overhead() -> Callable[..., Overhead]:
+    return overhead_of
+
+
+@pytest.fixture
+def dag() -> Callable[..., PipelineOverhead]:
+    return dag_overhead
+
+
+@pytest.fixture
+def add_overhead() -> Callable[..., Report]:
+    return with_overhead

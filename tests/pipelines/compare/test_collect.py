@@ -1,8 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from pipelines.compare import build_report
+from pipelines.compare.collect import select
 from pipelines.errors import ComparisonRefusedError, InputError
 from pipelines.metrics import PHASES
 from pipelines.runs import KIND_TAG, RunRecord
@@ -281,6 +283,72 @@ def test_without_one_the_newest_that_read_the_same_dataset_counts_and_is_noted(s
     assert any("is not part of this study" in note for note in report.notes)
 
 
+CACHED = {"cached_stages": 5.0, "pipeline_seconds": 4.0}
+
+
+def test_the_pipeline_that_counts_is_the_one_that_took_least_from_its_cache(full_study):
+    rerun = full_study.pipeline("tf", metrics=CACHED)
+    earlier = full_study.pipeline("torch", metrics=CACHED, study="20250531T120000Z")
+    selection = select(full_study.runs)
+
+    assert selection.pipelines["tf"].metrics["cached_stages"] == 0
+    assert selection.reruns == {"tf": rerun}
+    assert earlier not in selection.pipelines.values()
+
+
+def test_where_all_was_cached_an_earlier_study_that_did_the_same_work_is_told_of(study):
+    study.cell("tf")
+    study.pipeline("tf", study="20250531T120000Z", workers="2", metrics={"pipeline_seconds": 9.0})
+    study.pipeline("tf", study="20250530T120000Z", workers="1", metrics={"pipeline_seconds": 8.0})
+    cached = study.pipeline("tf", workers="1", metrics=CACHED)
+    report = build_report(study.runs)
+
+    assert report.pipelines["tf"].seconds == 8.0
+    assert any("is not part of this study" in note for note in report.notes)
+    assert select(study.runs).reruns == {"tf": cached}
+
+
+def test_where_all_was_cached_and_nothing_else_is_known_the_cached_one_counts(study):
+    study.cell("tf")
+    study.pipeline("tf", metrics=CACHED)
+    cached = study.pipeline("tf", metrics=CACHED | {"pipeline_seconds": 3.0})
+    selection = select(study.runs)
+
+    assert selection.pipelines == selection.reruns == {"tf": cached}
+
+
+def test_a_rerun_of_which_a_component_ran_is_none(study):
+    study.cell("tf")
+    study.pipeline("tf", metrics={"cached_stages": 4.0})
+    failed = study.pipeline("tf", metrics=CACHED, status="FAILED")
+    odd = study.pipeline("tf", metrics=CACHED)
+    study.change(odd, tags=odd.tags | {"tandem.components": "not json"})
+
+    assert failed.metrics["cached_stages"] == 5
+    assert select(study.runs).reruns == {}
+
+
+def test_the_newest_recovery_of_the_study_counts(study):
+    cell = study.cell("tf")
+    metrics = {"notice_seconds": 0.1, "recovery_seconds": 9.0, "lost_steps": 7.0}
+
+    def recovery(study_id=cell.tags["tandem.study_id"], **fields):
+        number = len(study.runs)
+        kind = {KIND_TAG: "recovery", "tandem.study_id": study_id}
+        run = replace(cell, run_id=f"{number:032x}", start_time=1.8e9 + number, tags=kind)
+        study.runs.append(replace(run, **({"metrics": metrics} | fields)))
+        return study.runs[-1]
+
+    recovery()
+    newest = recovery()
+    recovery(metrics={"wall_seconds": 30.0})  # its fault came too late
+    recovery(status="FAILED")
+    recovery("20250531T120000Z")
+
+    assert select(study.runs).recoveries == {"tf": newest}
+    assert build_report(study.runs).cells[0].mlflow_run_ids == [cell.run_id]
+
+
 def test_a_failed_pipeline_is_listed(full_study):
     failed = full_study.pipeline("torch", status="FAILED", metrics={"pipeline_seconds": 1.0})
     report = build_report(full_study.runs)
@@ -289,7 +357,9 @@ def test_a_failed_pipeline_is_listed(full_study):
 
 
 def test_cached_components_and_a_missing_blessing_are_said(full_study):
-    full_study.pipeline("tf", metrics={"cached_stages": 3.0, "blessed": 0.0})
+    first = next(run for run in full_study.runs if run.params.get("framework") == "tf")
+    cached = first.metrics | {"cached_stages": 3.0, "blessed": 0.0}
+    full_study.change(first, metrics=cached)
     report = build_report(full_study.runs)
     assert report.pipelines["tf"].cached_stages == 3
     assert report.pipelines["tf"].blessed is False
@@ -325,16 +395,22 @@ def test_the_last_finding_is_what_keeping_each_side_costs(full_study):
     assert "asks for 1 and gets 205, 2.0 GiB in all; its own code is 1,488 lines" in (
         finding.statement
     )
-    start_up, pipelines = report.findings[-3:-1]
-    assert start_up.topic.startswith("Start-up")
+    start_up, goodput, pipelines = report.findings[-4:-1]
+    assert start_up.topic == "To the first step, 2 workers"
+    assert goodput.topic == "Goodput of a run, 2 workers"
     assert pipelines.topic == "Whole pipeline, one run each"
 
 
-def test_without_pipelines_the_third_finding_is_start_up(study):
+def test_the_way_to_the_first_step_is_told_for_one_worker_too(study):
     study.repeats("tf", 1, [100, 100, 100])
     study.repeats("torch", 1, [100, 100, 100])
-    finding = build_report(study.runs).findings[-1]
-    assert finding.headline == "TensorFlow 9.80 s, PyTorch 6.60 s"
+    finding = build_report(study.runs).findings[1]
+    assert finding.topic == "To the first step, 1 worker"
+    assert finding.headline == "TensorFlow 9.90 s, PyTorch 6.70 s"
+    assert (
+        "Of PyTorch's 6.70 s, 4.20 s went to import and 1.50 s went to tracking."
+        in finding.statement
+    )
 
 
 def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
@@ -342,7 +418,7 @@ def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
     study.repeats("torch", 2, [180, 180, 180])
     study.repeats("torch", 1, [50, 50, 50], strategy="fsdp")
     study.repeats("torch", 2, [99, 99, 99], strategy="fsdp")
-    speed, scaling, _ = build_report(study.runs).findings
+    speed, scaling = build_report(study.runs).findings[:2]
     assert "PyTorch ddp trained 180 examples/s" in speed.statement
     assert scaling.headline == "PyTorch 90 %"
     assert scaling.topic == "Weak scaling, 1 to 2 workers"

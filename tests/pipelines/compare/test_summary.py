@@ -85,6 +85,7 @@ def test_each_framework_has_one_run_with_a_point_per_worker_count(
         {1: 1.0, 2: 4420.1 / (2 * 2512.7)}
     )
     assert history(torch.run_id, "eval_accuracy") == {1: 0.966, 2: 0.966}
+    assert history(torch.run_id, "time_to_first_step_seconds") == pytest.approx({1: 6.7, 2: 7.5})
 
 
 def test_the_kinds_of_scaling_are_kept_apart_and_the_frameworks_take_turns(
