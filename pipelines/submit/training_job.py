@@ -29,7 +29,7 @@ _INLINE = 'printf "%s" "$TANDEM_CONFIG" > /tmp/config.yaml && exec "$@"'
 _PART_OF = {"app.kubernetes.io/part-of": "tandem"}
 _OF_POD = {**_PART_OF, "app.kubernetes.io/component": "training"}
 """What the network policies know a training pod by."""
-_MANAGER = "tandem.dev/submit"
+_MANAGER = "tandem/submit"
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _head(cluster: ClusterConfig, request: JobRequest, kind: Kind) -> dict[str, 
         "metadata": {
             "name": request.name,
             "namespace": cluster.namespace,
-            "labels": {**_PART_OF, "tandem.dev/framework": request.framework, **queue},
+            "labels": {**_PART_OF, "tandem/framework": request.framework, **queue},
         },
     }
 
