@@ -15,6 +15,7 @@ import yaml
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.checkpoint_config import CheckpointConfig
+from pipelines.cluster_config import ClusterConfig
 from pipelines.data_config import DataConfig, Section
 from pipelines.errors import InputError
 from pipelines.network_config import NetworkConfig
@@ -150,6 +151,7 @@ class Config(Section):
     parity: ParityConfig = ParityConfig()
     scorecard: ScorecardConfig = ScorecardConfig()
     tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @property
     def dataset_dir(self) -> Path:

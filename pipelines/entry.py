@@ -146,12 +146,13 @@ def _build_app(framework: Framework, started: float) -> typer.Typer:
         dataset: Annotated[str, typer.Option(help="Dataset's folder, as a step sees it.")],
         artifacts: Annotated[str, typer.Option(help="Root of what steps hand to each other.")],
         serving: Annotated[str, typer.Option(help="Folder for blessed models.")],
+        workers: Annotated[int, typer.Option(min=1, help="Of the training step.")] = 1,
     ) -> None:
         """Compile the framework's DAG for Kubeflow Pipelines."""
         from pipelines.dag import DagEnvironment
 
         loaded = load_config(config)
-        environment = DagEnvironment(dataset, artifacts, serving, image)
+        environment = DagEnvironment(dataset, artifacts, serving, image, workers)
         twin("runners", "compile_kubeflow")(loaded, environment, output)
 
     return app

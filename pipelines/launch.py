@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from pipelines import events
 from pipelines.cluster import Layout, Task, tasks_of
+from pipelines.cluster_config import ClusterConfig
 from pipelines.environments import find_python
 from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.hardware import available_cores
@@ -28,7 +29,7 @@ from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
 from pipelines.strategies import Framework
 from pipelines.worker import RANK_VARIABLES
 
-__all__ = ["OnEvent", "OnLine", "OnStart", "launch"]
+__all__ = ["OnEvent", "OnLine", "OnStart", "cause", "launch", "process_variables"]
 
 _LAST_LINES = 30
 _SECONDS_TO_END = 5.0
@@ -44,6 +45,9 @@ _ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
+
+_STAGES_OF_JOBS = ("train", "step", "transform")
+"""Those that run in a framework's own image, on a cluster."""
 
 _ONE_HOST = NetworkConfig()
 _ONE_PROCESS = Layout()
@@ -90,6 +94,8 @@ def launch(
     fails, the others are ended. The SIGTERM that ``preemption`` notes is passed on to those that
     train, which may take their time to save; they also get it if this process dies.
 
+    In a step of a pipeline on a cluster the processes are the pods of a training job instead.
+
     Returns the seconds from starting the first process to the end of the last.
 
     Raises:
@@ -97,6 +103,24 @@ def launch(
         PreemptedError: if SIGTERM came before the workers were there to take it.
         InputError: if a worker refused its input, with its message, or the network cannot be had.
     """
+    cluster = ClusterConfig.of_this_step()
+    if cluster is not None and arguments[0] in _STAGES_OF_JOBS:
+        from pipelines.submit.job_launcher import launch_job
+
+        logs.mkdir(parents=True, exist_ok=True)
+        return launch_job(
+            cluster,
+            framework,
+            arguments,
+            logs=logs,
+            layout=layout,
+            network=network,
+            threads_per_worker=threads_per_worker,
+            environment=environment or {},
+            on_event=on_event,
+            on_line=on_line,
+            preemption=preemption or Preemption(),
+        )
     python = find_python(framework)
     logs.mkdir(parents=True, exist_ok=True)
     program = module or f"{framework}_pipeline"
@@ -110,7 +134,7 @@ def launch(
         try:
             for task in tasks_of(framework, layout, hosts):
                 added = {
-                    **_process_variables(threads),
+                    **process_variables(threads),
                     **task.variables,
                     LAUNCHER_VARIABLE: str(os.getpid()),
                     **(environment or {}),
@@ -212,11 +236,11 @@ def _raise_failure(worker: _Process, code: int) -> None:
     if code < 0:  # by somebody else, so what it said last has nothing to do with it
         how, said = signal.Signals(-code).name, ""
     else:
-        how, said = f"exit code {code}", f": {_cause(worker.last_lines)}"
+        how, said = f"exit code {code}", f": {cause(worker.last_lines)}"
     raise WorkError(f"{_title(worker.task)} ended with {how}{said} (log: {worker.log})")
 
 
-def _cause(last_lines: Iterable[str]) -> str:
+def cause(last_lines: Iterable[str]) -> str:
     """The last line that names an exception, else the last that says anything."""
     lines = [line.strip() for line in last_lines if line.strip()]
     named = [line for line in lines if _EXCEPTION.match(line)]
@@ -249,7 +273,7 @@ def _signal_group(worker: _Process, signal_number: int) -> bool:
     return True
 
 
-def _process_variables(threads: int) -> dict[str, str]:
+def process_variables(threads: int) -> dict[str, str]:
     """The number of compute threads for every library, and an allocator that keeps its memory.
 
     Without the latter, glibc gives large temporaries back to the kernel as they are freed, and

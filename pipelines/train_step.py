@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster import Layout
+from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config, parse_config
 from pipelines.hardware import available_cores
 from pipelines.launch import launch
 from pipelines.strategies import ALONE, Framework
+from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.twin import Twin
 from pipelines.worker_run import run_step
 
@@ -39,7 +41,8 @@ def train_in_step(
 ) -> None:
     """Train on the transform step's output with the configured strategy, and export.
 
-    ``settings`` is what ``Config.for_steps`` gave. The workers share the machine's cores equally.
+    ``settings`` is what ``Config.for_steps`` gave. The workers share the machine's cores equally,
+    or on a cluster are the pods of a training job.
 
     Raises:
         WorkError: if a worker failed, with its last lines.
@@ -56,22 +59,29 @@ def train_in_step(
             output=output,
         )
         return
-    config = _parse(settings)
-    with tempfile.TemporaryDirectory(prefix="tandem-step-") as folder:
-        resolved = config.dump(Path(folder) / "config.yaml")
+    config, cluster = _parse(settings), ClusterConfig.of_this_step()
+    threads = cluster.threads_per_worker if cluster else len(available_cores()) // workers
+    with (
+        tempfile.TemporaryDirectory(prefix="tandem-step-") as temporary,
+        shared_with_job(
+            cluster,
+            StepFolders(Path(temporary), transformed, transform_fn, output),
+        ) as folders,
+    ):
+        resolved = config.dump(folders.config / "config.yaml")
         launch(
             framework,
             [
                 "step",
                 *("--config", str(resolved)),
-                *("--output", str(output)),
+                *("--output", str(folders.output)),
                 *("--dataset", str(dataset)),
-                *("--transformed", str(transformed)),
-                *("--transform-fn", str(transform_fn)),
+                *("--transformed", str(folders.transformed)),
+                *("--transform-fn", str(folders.transform_fn)),
             ],
-            logs=Path(folder),
+            logs=folders.config,
             layout=Layout.of(config, framework, workers),
-            threads_per_worker=max(1, len(available_cores()) // workers),
+            threads_per_worker=max(1, threads),
             environment=config.child_variables,
             on_line=lambda name, line: print(f"[{name}] {line}", flush=True),
         )

@@ -11,6 +11,7 @@ from pipelines import tracking
 from pipelines.cell import Cell, cell_params, run_identity
 from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
 from pipelines.cluster import Layout
+from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.goodput import RunLedger
@@ -22,7 +23,7 @@ from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder, fresh_fold
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
 from pipelines.transformed import transformed_examples
 
-__all__ = ["Listener", "begin_run", "refuse_unreachable_store", "resume_run"]
+__all__ = ["Listener", "begin_run", "refuse_unreachable_store", "resume_run", "train_arguments"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def begin_run(
     transformed = transformed_examples(config, dataset, cell.framework)
     output, attempt = fresh_folder(folder, cell.slug)
     params = cell_params(config, dataset.manifest, cell)
+    if ClusterConfig.of_this_step() is not None:
+        del params["hardware"]  # the workers', which rank 0 knows
     tags = {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
     name = f"{cell.title} recovery" if kind == "recovery" else cell.name
     run_id = tracking.create_run(config, name, kind, study_id, params, more_tags=tags)
@@ -105,6 +108,15 @@ def refuse_unreachable_store(config: Config) -> None:
             f"tracking.uri: emulated hosts cannot reach {config.shown_tracking_uri}; "
             "use a database file, such as sqlite:///out/mlflow.db"
         )
+
+
+def train_arguments(
+    cell: Cell, config: Path, output: Path, study_id: str, transformed: Path | None = None
+) -> list[str]:
+    """The ``train`` stage of one cell, as every launcher starts it."""
+    arguments = ["train", "--config", str(config), "--output", str(output)]
+    arguments += ["--scaling", cell.scaling, "--repeat", str(cell.repeat), "--study-id", study_id]
+    return arguments + (["--transformed", str(transformed)] if transformed else [])
 
 
 class _Run:
@@ -186,17 +198,18 @@ class _Run:
 
     def _attempt(self, preemption: Preemption) -> float:
         held, self._preempted, self._pids = self._held, None, []
-        arguments = ["train", "--config", str(self._output / CONFIG_NAME)]
-        arguments += ["--output", str(self._output), "--scaling", held.scaling]
-        arguments += ["--repeat", str(held.repeat), "--study-id", held.study_id]
-        if self._transformed is not None:
-            arguments += ["--transformed", str(self._transformed)]
         self._listener.on_progress(held.cell, 0, self._config.training.steps)
         if preemption.asked:
             raise PreemptedError("asked to end before its workers were started")
         return launch(
             held.framework,
-            arguments,
+            train_arguments(
+                held.cell,
+                self._output / CONFIG_NAME,
+                self._output,
+                held.study_id,
+                self._transformed,
+            ),
             logs=self._new_logs(),
             layout=Layout.of(self._config, held.framework, held.workers),
             network=self._config.network,
@@ -230,7 +243,8 @@ class _Run:
         self._ledger.heard(event)
         match event["event"]:
             case "step":
-                if not self._operation:  # the first step, so the warm-up is not over
+                # At the first step, so the warm-up is not over; pods are not to be seen from here.
+                if self._pids and not self._operation:
                     self._operation = survey(self._pids, self._variables)
                 self._recovery.step(event["step"])
                 self._listener.on_progress(self._held.cell, event["step"], event["steps"])

@@ -157,6 +157,7 @@ def run_worker(
             if worker.is_chief:
                 result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
                 (output / RESULT_NAME).write_text(json.dumps(result))
+                events.emit("result", run_id=run.run_id, metrics=metrics)
             stack.close()
     last_phases = _phases(recorder.metrics, ("report_seconds", "exit_seconds"))
     events.emit("ended", phases=last_phases, spent=recorder.spent())

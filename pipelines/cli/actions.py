@@ -3,11 +3,9 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from pipelines.cell import Cell
@@ -21,7 +19,6 @@ from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.ingest.manifest import MANIFEST_NAME
 from pipelines.strategies import (
-    ASYNCHRONOUS_STRATEGIES,
     FRAMEWORK_TITLES,
     FRAMEWORKS,
     Framework,
@@ -204,21 +201,13 @@ def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
 def _ensure_parity(config: Config, dataset: Dataset, study_id: str, narrator: Narrator) -> None:
     """A short proof of every two strategies that will stand side by side.
 
-    Asynchronous training, which nothing can be held to, needs none.
-
     Raises:
         ComparisonRefusedError: if the frameworks differ.
     """
-    synchronous = [
-        [name for name in config.strategies(each) if name not in ASYNCHRONOUS_STRATEGIES]
-        for each in FRAMEWORKS
-    ]
-    for names in product(*synchronous):
-        sides: dict[str, BaseModel] = {
-            each: getattr(config, each).model_copy(update={"strategy": name})
-            for each, name in zip(FRAMEWORKS, names, strict=True)
-        }
-        _ensure_parity_of(config.model_copy(update=sides), dataset, study_id, narrator)
+    from pipelines.parity.members import strategy_pairs
+
+    for pair in strategy_pairs(config):
+        _ensure_parity_of(pair, dataset, study_id, narrator)
 
 
 def _ensure_parity_of(config: Config, dataset: Dataset, study_id: str, narrator: Narrator) -> None:

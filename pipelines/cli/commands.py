@@ -46,6 +46,24 @@ HostsOption = Annotated[
 BandwidthOption = Annotated[
     str | None, typer.Option(help="Of each emulated host's link, such as 1gbit.")
 ]
+
+
+class PlaceName(StrEnum):
+    """Where a training run's workers are started."""
+
+    here = "here"
+    kubernetes = "kubernetes"
+
+
+class PipelineName(StrEnum):
+    """A pipeline that can be submitted."""
+
+    study = "study"
+    torch = "torch"
+    tf = "tf"
+    ingest = "ingest"
+
+
 StudiesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -151,6 +169,9 @@ def train(
     max_restarts: Annotated[
         int, typer.Option(min=0, help="How often to start all workers again if one dies.")
     ] = 0,
+    on: Annotated[
+        PlaceName, typer.Option(help="On this machine, or as a training job of the cluster.")
+    ] = PlaceName.here,
     overrides: SetOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what the workers print, as they do.")
@@ -161,6 +182,17 @@ def train(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
 
+    if on is PlaceName.kubernetes:
+        from pipelines.cli.submit import train_on_kubernetes
+
+        _refuse_local_options(resume=resume, hosts=hosts, bandwidth=bandwidth)
+        loaded = _load_for(framework, workers or 1, strategy, config, overrides)
+        metrics = train_on_kubernetes(
+            loaded, framework.value, workers or 1, Narrator(), follow, max_restarts
+        )
+        if as_json:
+            typer.echo(json.dumps(metrics, indent=2))
+        return
     asked = [*_network(hosts, bandwidth), *(overrides or [])]
     if resume is not None:
         from pipelines.cli.resume import config_to_resume
@@ -336,6 +368,52 @@ def predict(
 
 
 @app.command()
+def submit(
+    config: ConfigOption = DEFAULT_CONFIG,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of Kubeflow Pipelines; by default cluster.host."),
+    ] = None,
+    pipelines: Annotated[
+        list[PipelineName] | None,
+        typer.Option("--pipeline", help="Which to submit; repeatable; by default the study."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers of the torch and tf pipelines' training step.")
+    ] = 1,
+    version: Annotated[
+        str | None, typer.Option(help="Name of the pipeline's version; by default the time.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token; by default the environment's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write what would be sent to --output, and end.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="New folder for --dry-run.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the run to its end, and fail if it fails.")
+    ] = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """To a cluster: the study, or a framework's DAG, as a run of Kubeflow Pipelines."""
+    from pipelines.cli import submit as action
+    from pipelines.cli.narrator import Narrator
+
+    loaded = _load(config, overrides)
+    asked = dict.fromkeys(pipelines or [PipelineName.study])
+    names: list[Any] = [each.value for each in asked]
+    said: object
+    if dry_run:
+        said = action.write_dry_run(loaded, Narrator(), names, output, workers)
+    else:
+        said = action.submit(loaded, Narrator(), names, host, workers, version, token_file, wait)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+
+
+@app.command()
 def ui(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = None,
@@ -386,6 +464,14 @@ def _refuse_other_config(config: Path, resume: Path) -> None:
             f"--config {config}: what {resume} holds goes on by its own; leave it out, and use "
             "--set for what may change"
         )
+
+
+def _refuse_local_options(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            from pipelines.errors import InputError
+
+            raise InputError(f"--{name} {value}: is this machine's; leave out --on kubernetes")
 
 
 def _network(hosts: int | None, bandwidth: str | None) -> list[str]:

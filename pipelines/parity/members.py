@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from pipelines.cluster import Layout
 from pipelines.config import Config
@@ -26,6 +29,7 @@ __all__ = [
     "check_workers",
     "plan",
     "run_member",
+    "strategy_pairs",
 ]
 
 NOISE_FRAMEWORK: Framework = "torch"
@@ -91,6 +95,23 @@ def abridged(config: Config) -> Config:
         }
     )
     return config.model_copy(update={"parity": short})
+
+
+def strategy_pairs(config: Config) -> Iterator[Config]:
+    """The configuration of every two strategies that will stand side by side.
+
+    Asynchronous training, which nothing can be held to, is left out.
+    """
+    synchronous = [
+        [name for name in config.strategies(each) if name not in ASYNCHRONOUS_STRATEGIES]
+        for each in FRAMEWORKS
+    ]
+    for names in product(*synchronous):
+        sides: dict[str, BaseModel] = {
+            each: getattr(config, each).model_copy(update={"strategy": name})
+            for each, name in zip(FRAMEWORKS, names, strict=True)
+        }
+        yield config.model_copy(update=sides)
 
 
 def check_workers(config: Config) -> None:

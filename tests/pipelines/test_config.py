@@ -267,7 +267,7 @@ def test_a_missing_name_is_said_to_be_required(write_config: WriteConfig) -> Non
 
 
 def test_several_errors_are_counted_and_listed_in_one_line(write_config: WriteConfig) -> None:
-    path = write_config("name: small\ntraining: {steps: 0, seed: -1}\ncolour: blue")
+    path = write_config("name: small\ntraining: {steps: 0, seed: -1}\nmood: blue")
 
     message = refusal(path)
 
@@ -275,7 +275,7 @@ def test_several_errors_are_counted_and_listed_in_one_line(write_config: WriteCo
         f"{path}: training.steps: input should be greater than 0, not 0 (and 2 more: "
     )
     assert "training.seed: input should be greater than or equal to 0, not -1" in message
-    assert "colour: unknown key; known keys: name, output, " in message
+    assert "mood: unknown key; known keys: name, output, " in message
 
 
 def test_a_missing_file_is_named_with_where_to_find_others(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from kfp.components import load_component_from_file
 from pipelines.config import Config
 from pipelines.dag import DagEnvironment
 from pipelines.environments import PROJECT_ROOT
+from pipelines.submit.ir_check import check_pipeline
 from torch_pipeline.pipeline import STAGE_OF
 from torch_pipeline.runners import compile_kubeflow
 
@@ -88,6 +89,10 @@ def test_every_task_refers_to_components_and_tasks_that_are_there(spec: dict[str
             for artifact in task.get("inputs", {}).get("artifacts", {}).values():
                 produced = artifact.get("taskOutputArtifact", {})
                 assert not produced or produced["producerTask"] in dag["tasks"]
+
+
+def test_the_compiled_pipeline_is_whole(compiled: Path) -> None:
+    check_pipeline(compiled)
 
 
 def test_every_component_has_an_executor_and_every_executor_a_component(

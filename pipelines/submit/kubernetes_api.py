@@ -1,0 +1,191 @@
+"""The little of Kubernetes' API that a training job needs, with bounded retries."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError
+
+from pipelines.errors import InputError, WorkError
+from pipelines.submit.training_job import Kind
+
+__all__ = ["KubernetesApi", "retries"]
+
+_ATTEMPTS = 5
+_SECONDS_BETWEEN = 0.25
+"""Doubled from one attempt to the next."""
+_SECONDS_TO_ANSWER = 30
+_SECONDS_OF_SILENCE = 600
+"""After which the connection that follows a log is taken for dead, and made anew."""
+
+
+def retries() -> Retry:
+    """For either API's client: a server that fails for some seconds is asked again, then given up.
+
+    Asked again, too, are requests that create something, where the server says that it could not;
+    a silence, after which it may have done so, is not taken for that.
+    """
+    return Retry(
+        total=_ATTEMPTS,
+        read=0,
+        backoff_factor=_SECONDS_BETWEEN,
+        status_forcelist=[429, 500, 502, 503],
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+
+
+class KubernetesApi:
+    """Jobs, their pods and their logs, in one namespace."""
+
+    def __init__(self, namespace: str, configuration: Any = None) -> None:
+        """With a pod's own service account, else as kubectl is configured here.
+
+        ``configuration`` is one of the ``kubernetes`` package's, in their place.
+
+        Raises:
+            InputError: if no cluster is known here.
+        """
+        from kubernetes import client
+
+        found = configuration or _find_configuration()
+        found.retries = retries()
+        api = client.ApiClient(found)
+        self.namespace = namespace
+        self._objects = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+
+    def create(self, kind: Kind, job: dict[str, Any]) -> None:
+        """Create a job; one of its name that an earlier attempt has made counts as it.
+
+        Raises:
+            InputError: if the cluster refuses it, or lacks that kind of job.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            self._objects.create_namespaced_custom_object(
+                *(kind.group, kind.version, self.namespace, kind.plural, job),
+                _request_timeout=_SECONDS_TO_ANSWER,
+            )
+        except ApiException as error:
+            if error.status == 404:
+                raise InputError(
+                    f"cluster.job_api: the cluster knows no {kind.name} ({kind.group}/"
+                    f"{kind.version}), or no namespace {self.namespace}"
+                ) from None
+            if error.status in (400, 401, 403, 422):
+                raise InputError(f"the cluster refuses the training job: {told(error)}") from None
+            if error.status != 409:
+                raise WorkError(f"the training job was not created: {told(error)}") from None
+        except HTTPError as error:
+            raise _unreachable(error) from None
+
+    def job(self, kind: Kind, name: str) -> dict[str, Any]:
+        """A job as it stands now."""
+        found: dict[str, Any] = self._asked(
+            self._objects.get_namespaced_custom_object,
+            *(kind.group, kind.version, self.namespace, kind.plural, name),
+        )
+        return found
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete a job and, in the background, its pods; nothing if it is gone."""
+        from kubernetes.client import ApiException
+
+        try:
+            self._objects.delete_namespaced_custom_object(
+                *(kind.group, kind.version, self.namespace, kind.plural, name),
+                _request_timeout=_SECONDS_TO_ANSWER,
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise WorkError(f"job {name} was not deleted: {told(error)}") from None
+        except HTTPError as error:
+            raise _unreachable(error) from None
+
+    def pods(self, selector: str) -> list[Any]:
+        """The pods of a label selector, as the ``kubernetes`` package describes them."""
+        listed = self._asked(
+            self._core.list_namespaced_pod, self.namespace, label_selector=selector
+        )
+        return list(listed.items)
+
+    def last_lines(self, pod: str, count: int) -> list[str]:
+        """The end of a pod's log; none if it is gone."""
+        from kubernetes.client import ApiException
+
+        try:
+            text = self._core.read_namespaced_pod_log(
+                pod, self.namespace, tail_lines=count, _request_timeout=_SECONDS_TO_ANSWER
+            )
+        except (ApiException, HTTPError):
+            return []
+        return str(text).splitlines()
+
+    def follow(self, pod: str, after: str = "") -> Iterator[tuple[str, str]]:
+        """A pod's log as it grows, to its end or until the connection breaks: time and line.
+
+        Lines up to the time ``after`` are left out.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            response = self._core.read_namespaced_pod_log(
+                *(pod, self.namespace),
+                follow=True,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=(_SECONDS_TO_ANSWER, _SECONDS_OF_SILENCE),
+            )
+            rest = b""
+            for part in response.stream(2**16):
+                *whole, rest = (rest + part).split(b"\n")
+                for line in whole:
+                    when, _, said = line.decode(errors="replace").partition(" ")
+                    if when > after:
+                        yield when, said
+        except (ApiException, HTTPError):
+            return  # asked for again, from where it broke off
+
+    def _asked(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        from kubernetes.client import ApiException
+
+        try:
+            return method(*arguments, **options, _request_timeout=_SECONDS_TO_ANSWER)
+        except ApiException as error:
+            raise WorkError(f"the cluster does not say how the job goes: {told(error)}") from None
+        except HTTPError as error:
+            raise _unreachable(error) from None
+
+
+def told(error: Any) -> str:
+    """What an API says of a refusal, in one line: its message, without headers."""
+    import json
+
+    try:
+        message = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        message = error.reason
+    return f"{error.status} {' '.join(str(message).split())}"
+
+
+def _find_configuration() -> Any:
+    from kubernetes import client, config
+
+    found = client.Configuration()
+    try:
+        config.load_incluster_config(found)
+    except config.ConfigException:
+        try:
+            config.load_kube_config(client_configuration=found)
+        except (config.ConfigException, OSError):
+            raise InputError(
+                "no Kubernetes cluster: this is no pod of one, and kubectl has no context here "
+                "(KUBECONFIG, ~/.kube/config)"
+            ) from None
+    return found
+
+
+def _unreachable(error: HTTPError) -> WorkError:
+    return WorkError(f"the Kubernetes API does not answer ({type(error).__name__})")

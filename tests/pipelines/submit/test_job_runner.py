@@ -1,0 +1,463 @@
+"""Training jobs, through a small server in Kubernetes' place and its real client."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from kubernetes import client as kubernetes
+from typer.testing import CliRunner
+
+from pipelines.cli.commands import app
+from pipelines.cluster import Layout
+from pipelines.cluster_config import CLUSTER_VARIABLE
+from pipelines.config import Config
+from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.launch import launch
+from pipelines.preemption import Preemption
+from pipelines.submit import job_launcher, job_runner
+from pipelines.submit.job_runner import JobListener, run_job
+from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.train import train_on_cluster
+from pipelines.submit.training_job import JobRequest, build_job, job_name, kind_of
+from pipelines.training_run import Listener
+
+EVENT = "::tandem "
+
+
+def event(**said: Any) -> str:
+    return EVENT + json.dumps(said)
+
+
+@dataclass
+class Cluster:
+    """What the server does with a job, poll by poll."""
+
+    log: list[str] = field(default_factory=lambda: ["hello"])
+    """Rank 0's lines; each attempt at a job has its own where ``logs`` is given."""
+    logs: list[list[str]] = field(default_factory=list)
+    fails: bool = False
+    exit_code: int = 1
+    reason: str = "Error"
+    polls_to_run: int = 1
+    polls_to_end: int = 3
+    failures: int = 0
+    """So many requests are answered with 500 before it recovers."""
+    breaks_log: bool = False
+    """Whether the connection that follows a log breaks once, after its first line."""
+    refusal: tuple[int, str] | None = None
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    polls: int = 0
+    queued: bool = False
+
+    @contextmanager
+    def running(self) -> Iterator[KubernetesApi]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        configuration = kubernetes.Configuration()
+        configuration.host = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield KubernetesApi("tandem", configuration)
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    @property
+    def phase(self) -> str:
+        if self.polls < self.polls_to_run:
+            return "Pending"
+        if self.polls < self.polls_to_end:
+            return "Running"
+        return "Failed" if self.fails else "Succeeded"
+
+
+def _handler(state: Cluster) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = dict(parse_qsl(parts.query))
+            state.requests.append(("GET", parts.path))
+            if state.failures > 0:
+                state.failures -= 1
+                self._say(500, {"message": "etcd is away"})
+            elif parts.path.endswith("/log"):
+                self._log(query)
+            elif parts.path.endswith("/pods"):
+                self._say(200, {"items": _pods(state, query["labelSelector"])})
+            else:
+                self._say(200, _job(state, parts.path.rpartition("/")[2]))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            state.requests.append(("POST", self.path))
+            if state.refusal:
+                self._say(state.refusal[0], {"message": state.refusal[1]})
+                return
+            name = body["metadata"]["name"]
+            if name in state.jobs:
+                self._say(409, {"message": f"{name} already exists"})
+                return
+            state.jobs[name], state.polls = body, 0
+            if state.logs:
+                state.log = state.logs.pop(0)
+            if state.failures > 0:  # it was made, but nobody was told
+                state.failures -= 1
+                self._say(500, {"message": "etcd is away"})
+                return
+            self._say(201, body)
+
+        def do_DELETE(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            name = urlsplit(self.path).path.rpartition("/")[2]
+            state.deleted.append(name)
+            self._say(200, {"status": "Success"})
+
+        def _say(self, status: int, said: Any) -> None:
+            text = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def _log(self, query: dict[str, str]) -> None:
+            if query.get("follow") != "True":
+                lines = state.log[-int(query["tailLines"]) :]
+                self._text("".join(f"{line}\n" for line in lines))
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for number, line in enumerate(state.log):
+                chunk = f"2026-01-01T00:00:{number:02}.000000000Z {line}\n".encode()
+                self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+                self.wfile.flush()
+                if state.breaks_log:
+                    state.breaks_log = False
+                    self.close_connection = True
+                    return
+            self.wfile.write(b"0\r\n\r\n")
+
+        def _text(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    return Handler
+
+
+def _job(state: Cluster, name: str) -> dict[str, Any]:
+    state.polls += 1
+    job = state.jobs[name]
+    kind = {"Succeeded": kind_of(job).succeeded, "Failed": "Failed"}.get(state.phase)
+    conditions = [{"type": "Created", "status": "True", "reason": "x", "message": "x"}]
+    if state.queued and state.phase == "Pending":
+        conditions.append({"type": "Suspended", "status": "True", "reason": "x", "message": "x"})
+    if kind:
+        why = {"reason": "JobsFailed", "message": "1 of 2 pods failed"}
+        conditions.append({"type": kind, "status": "True", **why})
+    return {**job, "status": {"conditions": conditions}}
+
+
+def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
+    label, _, name = selector.partition("=")
+    kind = kind_of(state.jobs[name])
+    assert label == kind.job_label
+    return [_pod(state, name, kind, rank) for rank in range(2)]
+
+
+def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
+    labels = {key: value if rank == 0 else "other" for key, value in kind.rank0.items()}
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    times = {
+        "startedAt": f"2026-01-01T00:00:0{rank}Z",
+        "finishedAt": f"2026-01-01T00:00:0{9 - rank}Z",
+    }
+    ended: dict[str, Any] = {"terminated": {"exitCode": 0, **times}}
+    if state.phase == "Failed":
+        ended["terminated"] |= {"exitCode": state.exit_code, "reason": state.reason}
+    container = {"Pending": waiting, "Running": {"running": {}}}.get(state.phase, ended)
+    status = {"name": "node", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
+    return {
+        "metadata": {"name": f"{name}-node-0-{rank}", "labels": labels},
+        "status": {"phase": state.phase, "containerStatuses": [{**status, "state": container}]},
+    }
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runner, "_POLL_SECONDS", 0.02)
+
+
+@pytest.fixture
+def run(load_submitted: Callable[..., Config]) -> Callable[..., float]:
+    def run(state: Cluster, listener: JobListener = JobListener(), *overrides: str) -> float:  # noqa: B008
+        cluster = load_submitted(*overrides).cluster
+        request = JobRequest(job_name("study"), "torch", Layout(workers=2), ["train"])
+        with state.running() as api:
+            return run_job(api, cluster, build_job(cluster, request), listener)
+
+    return run
+
+
+@pytest.mark.parametrize("api", ["trainer", "training-operator"])
+def test_a_job_is_created_told_as_it_goes_and_removed_when_done(
+    run: Callable[..., float], api: str
+) -> None:
+    state = Cluster(log=["hello", event(event="step", step=7, steps=9), "bye"])
+    lines: list[str] = []
+    events: list[dict[str, Any]] = []
+    states: list[str] = []
+
+    listener = JobListener(events.append, lines.append, states.append)
+    seconds = run(state, listener, f"cluster.job_api={api}")
+
+    [name] = state.jobs
+    assert seconds == 9.0  # from the first start to the last end
+    assert lines == ["hello", "bye"]
+    assert events == [{"event": "step", "step": 7, "steps": 9}]
+    assert "2 of 2 pods running" in states
+    assert state.deleted == [name]
+
+
+def test_a_log_whose_connection_breaks_is_told_once_and_whole(run: Callable[..., float]) -> None:
+    state = Cluster(log=["one", "two", "three"], breaks_log=True)
+    lines: list[str] = []
+
+    run(state, JobListener(on_line=lines.append))
+
+    assert lines == ["one", "two", "three"]
+
+
+def test_a_cluster_that_fails_twice_and_recovers_makes_one_job(run: Callable[..., float]) -> None:
+    state = Cluster(failures=2)
+
+    run(state)
+
+    assert len(state.jobs) == 1
+    assert [method for method, _ in state.requests].count("POST") == 2
+
+
+def test_a_job_that_fails_says_which_pod_how_and_why(run: Callable[..., float]) -> None:
+    log = ["Traceback (most recent call last):", "ValueError: no such column", "bye"]
+    state = Cluster(log=log, fails=True)
+
+    with pytest.raises(WorkError) as failure:
+        run(state)
+
+    [name] = state.jobs
+    assert str(failure.value) == (
+        f"pod {name}-node-0-1 ended with exit code 1: ValueError: no such column (job {name})"
+    )
+    assert state.deleted == []
+
+
+def test_a_pod_that_took_too_much_memory_says_so(run: Callable[..., float]) -> None:
+    with pytest.raises(WorkError, match="exit code 137, OOMKilled"):
+        run(Cluster(fails=True, exit_code=137, reason="OOMKilled"))
+
+
+def test_a_worker_that_refuses_its_input_is_an_input_error(run: Callable[..., float]) -> None:
+    state = Cluster(log=["error: data.label: no such column"], fails=True, exit_code=2)
+
+    with pytest.raises(InputError, match=r"^data\.label: no such column$"):
+        run(state)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "said"),
+    [
+        (404, "the server could not find it", "cluster.job_api"),
+        (403, 'user "me" cannot create trainjobs', "cannot create trainjobs"),
+        (422, "spec.trainer.image: Required", "spec.trainer.image"),
+    ],
+)
+def test_what_the_cluster_refuses_is_one_line(
+    run: Callable[..., float], status: int, message: str, said: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        run(Cluster(refusal=(status, message)))
+
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_job_without_pods_is_given_up_with_what_it_waits_for(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(polls_to_run=10_000, polls_to_end=20_000)
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    with pytest.raises(WorkError, match=r"cluster\.start_minutes.*ContainerCreating"):
+        run(state)
+    assert state.deleted == [*state.jobs]
+
+
+def test_waiting_in_a_queue_is_told_and_counts_for_nothing(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(queued=True, polls_to_run=4, polls_to_end=6)
+    states: list[str] = []
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0 * min(state.polls, 3), sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    run(state, JobListener(on_state=states.append))
+
+    assert states[0] == "0 of 2 pods running (ContainerCreating, in a queue)"
+
+
+def test_a_job_ends_with_the_process_that_waits_for_it(
+    load_submitted: Callable[..., Config],
+) -> None:
+    state, preemption = Cluster(polls_to_end=10_000), Preemption()
+    cluster = load_submitted().cluster
+    request = JobRequest(job_name("study"), "torch", Layout(workers=2), ["train"])
+
+    def asked(line: str) -> None:
+        preemption.asked = True
+
+    with state.running() as api, pytest.raises(PreemptedError):
+        run_job(
+            api,
+            cluster,
+            build_job(cluster, request),
+            JobListener(on_line=asked),
+            preemption=preemption,
+        )
+
+    assert state.deleted == [request.name]
+
+
+@pytest.fixture
+def train(load_submitted: Callable[..., Config]) -> Callable[..., Any]:
+    def train(state: Cluster, listener: Listener = Listener(), restarts: int = 0) -> Any:  # noqa: B008
+        config = load_submitted("cluster.max_restarts=2")
+        with state.running() as api:
+            return train_on_cluster(config, "torch", 2, "STUDY", listener, restarts, api)
+
+    return train
+
+
+RESULT = event(event="result", run_id="r1", metrics={"eval_loss": 0.5})
+
+
+def test_a_training_run_on_the_cluster_has_its_result_from_the_log(
+    train: Callable[..., Any],
+) -> None:
+    steps: list[int] = []
+    state = Cluster(log=[event(event="step", step=3, steps=9), RESULT])
+
+    found = train(state, Listener(lambda cell, step, of: steps.append(step)))
+
+    assert found == ("r1", {"eval_loss": 0.5})
+    assert steps == [3]
+    [job] = state.jobs.values()
+    variables = {each["name"]: each.get("value") for each in job["spec"]["trainer"]["env"]}
+    assert "name: quickstart" in variables["TANDEM_CONFIG"]
+    assert "tracking" not in variables["TANDEM_CONFIG"].split("cluster:")[0]
+
+
+def test_a_preempted_run_goes_on_in_the_same_folder(train: Callable[..., Any]) -> None:
+    state = Cluster(logs=[[event(event="preempted", step=40)], [RESULT]])
+    notes: list[str] = []
+
+    assert train(state, Listener(on_note=notes.append))[0] == "r1"
+
+    first, second = (job["spec"]["trainer"]["command"] for job in state.jobs.values())
+    assert first == second
+    assert "preempted, and saved after step 40; going on" in notes
+
+
+def test_a_run_that_is_preempted_again_and_again_is_given_up(train: Callable[..., Any]) -> None:
+    state = Cluster(log=[event(event="preempted", step=40)])
+
+    with pytest.raises(PreemptedError, match="after step 40"):
+        train(state)
+    assert len(state.jobs) == 3
+
+
+def test_a_failed_run_is_started_again_as_often_as_asked(train: Callable[..., Any]) -> None:
+    state = Cluster(fails=True)
+
+    with pytest.raises(WorkError, match="exit code 1"):
+        train(state, restarts=1)
+    assert len(state.jobs) == 2
+
+
+def test_a_diverged_run_is_not_started_again(train: Callable[..., Any]) -> None:
+    state = Cluster(log=[event(event="diverged", message="loss at step 3 is nan")], fails=True)
+
+    with pytest.raises(DivergedError, match="step 3"):
+        train(state, restarts=3)
+    assert len(state.jobs) == 1
+
+
+def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(log=["hello", event(event="step", step=1, steps=2)])
+    events: list[tuple[int, dict[str, Any]]] = []
+    monkeypatch.setenv(CLUSTER_VARIABLE, json.dumps({"images": {"tag": "9"}}))
+
+    with state.running() as api:
+        monkeypatch.setattr(job_launcher, "KubernetesApi", lambda namespace: api)
+        launch(
+            "tf",
+            ["train", "--config", "/work/c.yaml", "--output", "/work/tf-x2-r1"],
+            logs=tmp_path,
+            layout=Layout(workers=2),
+            threads_per_worker=3,
+            environment={"MLFLOW_RUN_ID": "r1"},
+            on_event=lambda rank, said: events.append((rank, said)),
+        )
+
+    [(name, job)] = state.jobs.items()
+    assert name.startswith("tf-train-tf-x2-r1-")
+    assert job["spec"]["trainer"]["image"] == "tandem-tf:9"
+    assert job["spec"]["trainer"]["numNodes"] == 2
+    variables = {each["name"]: each.get("value") for each in job["spec"]["trainer"]["env"]}
+    assert (variables["MLFLOW_RUN_ID"], variables["OMP_NUM_THREADS"]) == ("r1", "3")
+    assert (tmp_path / "rank0.log").read_text() == "hello\n"
+    assert events == [(0, {"event": "step", "step": 1, "steps": 2})]
+
+
+@pytest.mark.parametrize(
+    "option", [("--hosts", "2"), ("--bandwidth", "1gbit"), ("--resume", "out")]
+)
+def test_a_run_on_the_cluster_takes_no_option_of_this_machine(option: tuple[str, str]) -> None:
+    asked = ["train", "torch", "--on", "kubernetes", *option]
+
+    refusal = CliRunner().invoke(app, asked).exception
+
+    assert isinstance(refusal, InputError)
+    assert f"{option[0]} {option[1]}" in str(refusal)
+
+
+def test_without_a_cluster_nothing_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    with pytest.raises(InputError, match="no Kubernetes cluster"):
+        KubernetesApi("tandem")

@@ -1,0 +1,155 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import tracking
+from pipelines.cell import Cell
+from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
+from pipelines.config import Config
+from pipelines.errors import WorkError
+from pipelines.parity.software import describe_framework, software_variable
+from pipelines.submit.shared_step import StepFolders, shared_with_job
+from pipelines.submit.steps import begin_study, train_cell
+
+CELL = Cell("torch", "ddp", 1)
+
+PREEMPTED_ONCE = """
+if attempt == 1:
+    (output / "attempt2").mkdir()
+    emit(event="preempted", step=3)
+else:
+    finish(examples_per_second=1000.0)
+"""
+PREEMPTED_ALWAYS = """
+emit(event="preempted", step=3)
+"""
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def config(
+    uri: str,
+    tmp_path: Path,
+    load_quickstart: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Config:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return load_quickstart(f"name={tmp_path.name}", "cluster.max_restarts=2")
+
+
+@pytest.fixture
+def settings(config: Config) -> str:
+    return json.dumps(config.without_secrets())
+
+
+def test_a_study_begins_with_its_dataset_and_an_id(config: Config, settings: str) -> None:
+    study_id = begin_study(settings)
+
+    assert (config.dataset_dir / "manifest.json").exists()
+    assert (config.output / "studies" / study_id / "study.json").exists()
+    assert tracking.read_runs(config) == []
+
+
+def test_a_cell_that_was_measured_is_not_measured_again(
+    settings: str, write_worker: Callable[..., None]
+) -> None:
+    write_worker("finish(examples_per_second=1000.0)")
+    study_id = begin_study(settings)
+
+    first = train_cell(settings, study_id, CELL)
+    write_worker("sys.exit(1)")
+
+    assert train_cell(settings, study_id, CELL) == first
+    with pytest.raises(WorkError):
+        train_cell(settings, study_id, Cell("torch", "ddp", 2))
+
+
+def test_a_preempted_cell_goes_on_as_the_same_run(
+    config: Config, settings: str, write_worker: Callable[..., None]
+) -> None:
+    write_worker(PREEMPTED_ONCE)
+    study_id = begin_study(settings)
+
+    run_id = train_cell(settings, study_id, CELL)
+
+    [run] = tracking.read_runs(config)
+    assert (run.run_id, run.status) == (run_id, "FINISHED")
+    assert run.tags["tandem.kind"] == "cell"
+
+
+def test_a_cell_that_is_preempted_again_and_again_fails(
+    settings: str, write_worker: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_worker(PREEMPTED_ALWAYS)
+    study_id = begin_study(settings)
+
+    with pytest.raises(WorkError, match="saved after step 3"):
+        train_cell(settings, study_id, CELL)
+    assert "going on (2 of 2)" in capsys.readouterr().out
+
+
+def test_in_a_step_the_hardware_is_what_the_workers_say(
+    config: Config,
+    settings: str,
+    write_worker: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study_id = begin_study(settings)
+    monkeypatch.setenv(
+        CLUSTER_VARIABLE, ClusterConfig(tracking_uri=config.tracking_uri).model_dump_json()
+    )
+    started: list[Any] = []
+
+    def launch_job(cluster: ClusterConfig, *arguments: Any, **options: Any) -> float:
+        started.append(arguments)
+        raise WorkError("no cluster here")
+
+    from pipelines.submit import job_launcher
+
+    monkeypatch.setattr(job_launcher, "launch_job", launch_job)
+    own = json.loads(settings)
+    own["cluster"]["tracking_uri"] = config.tracking_uri
+    with pytest.raises(WorkError):
+        train_cell(json.dumps(own), study_id, CELL)
+
+    [(framework, arguments)] = started
+    assert (framework, arguments[0]) == ("torch", "train")
+    [run] = tracking.read_runs(config)
+    assert "hardware" not in run.params
+    assert run.status == "FAILED"
+
+
+def test_what_a_framework_said_elsewhere_is_taken_for_its_word(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"framework_version": "tensorflow 9", "software_build": "cuda12"}
+    monkeypatch.setenv(software_variable("tf"), json.dumps(said))
+
+    assert describe_framework(config, "tf") == said
+
+
+def test_a_training_steps_folders_are_on_the_claim_while_its_job_runs(tmp_path: Path) -> None:
+    own = StepFolders(*(tmp_path / each for each in ("config", "examples", "fn", "model")))
+    own.transformed.mkdir()
+    own.transform_fn.mkdir()
+    (own.transformed / "train.parquet").write_text("examples")
+    claim = tmp_path / "claim"
+
+    with shared_with_job(ClusterConfig(mount_path=str(claim)), own) as shared:
+        assert (shared.transformed / "train.parquet").read_text() == "examples"
+        for folder in (shared.config, shared.transformed, shared.transform_fn, shared.output):
+            assert folder.is_relative_to(claim)
+        shared.output.mkdir()
+        (shared.output / "model.pt2").write_text("weights")
+
+    assert (own.output / "model.pt2").read_text() == "weights"
+    assert not list((claim / "tandem" / ".steps").iterdir())
+    with shared_with_job(None, own) as here:
+        assert here == own
