@@ -41,7 +41,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 present_pins torch >"$work/torch.txt"
-compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask --extra dev
+compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask \
+    --extra server --extra manifests --extra dev
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv (core, torch, kubeflow, dev).
