@@ -7,6 +7,7 @@
 #
 #   IMAGES        which (default: core tf torch)
 #   ACCELERATOR   cpu or cuda (default: cpu)
+#   PACKAGES      Debian's, to have besides (default: gcc in a CUDA build, for Triton's launchers)
 #   REPOSITORY    before the name, such as registry.example/team/ (default: none)
 set -euo pipefail
 # shellcheck source=infra/uv.sh
@@ -20,8 +21,9 @@ docker version >/dev/null 2>&1 ||
     refuse "No Docker engine answers: start one, or name it in DOCKER_HOST."
 
 cd "$root"
-suffix=''
-if [[ $accelerator == cuda ]]; then suffix=-cuda; fi
+suffix='' packages=''
+if [[ $accelerator == cuda ]]; then suffix=-cuda packages='gcc libc6-dev'; fi
+packages=${PACKAGES-$packages}
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipelines/__init__.py)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 if [[ -n $(git status --porcelain 2>/dev/null) ]]; then revision+=-modified; fi
@@ -75,8 +77,8 @@ for name in $wanted; do
     echo "Building $tag" >&2
     start=$(date +%s%N)
     docker build --network host --file "infra/docker/$name.Dockerfile" --tag "$tag" \
-        --build-arg ACCELERATOR="$accelerator" --build-arg VERSION="$version" \
-        --build-arg REVISION="$revision" "$@" . >"$log" 2>&1 ||
+        --build-arg ACCELERATOR="$accelerator" --build-arg PACKAGES="$packages" \
+        --build-arg VERSION="$version" --build-arg REVISION="$revision" "$@" . >"$log" 2>&1 ||
         { tail -n 40 "$log" >&2 && refuse "docker build failed for $tag: see above."; }
     milliseconds=$((($(date +%s%N) - start) / 1000000))
     seconds=$(printf '%d.%d' $((milliseconds / 1000)) $((milliseconds % 1000 / 100)))

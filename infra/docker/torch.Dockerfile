@@ -23,6 +23,13 @@ RUN /opt/uv/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation --wh
 COPY configs/ /opt/app/configs/
 
 FROM ${BASE_IMAGE}
+# Debian's, for what compiles as it runs: gcc for torch.compile on GPUs, g++ for it on CPUs.
+ARG PACKAGES=""
+# hadolint ignore=DL3008
+RUN if [ -n "${PACKAGES}" ]; then \
+        apt-get update && apt-get install --yes --no-install-recommends ${PACKAGES} \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 COPY --from=build /opt/venv/ /opt/venv/
 COPY --from=build /opt/app/ /opt/app/
 ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH \
