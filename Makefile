@@ -17,7 +17,7 @@ JOBS ?= 2
 PYTEST_JOBS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: env ## Run the quickstart study from raw data to report
 	$(BIN)/tandem run --config $(CONFIG)
