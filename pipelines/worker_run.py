@@ -66,6 +66,7 @@ def run_worker(
         preemption.unwatch()  # it is in TensorFlow's hands, which would never see the note
     if (output / RESULT_NAME).exists():
         raise InputError(f"--output {output}: holds a run that has ended; choose another folder")
+    output.mkdir(parents=True, exist_ok=True)  # a pod's launcher is on another machine
     dataset = Dataset.open(config.dataset_dir)
     workload = get_workload(config, dataset.manifest)
     strategy_name = config.strategy(twin.framework)
