@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table prediction method measuring lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-services test-docker test-bench images bench fault-table prediction method measuring lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -17,7 +17,7 @@ JOBS ?= 2
 PYTEST_JOBS := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: env ## Run the quickstart study from raw data to report
 	$(BIN)/tandem run --config $(CONFIG)
@@ -32,7 +32,7 @@ test: env ## Run all tests, each in its environment
 	exit $$failed
 
 test-torch: env ## Run the shared and the PyTorch tests
-	$(BIN)/python -m pytest $(PYTEST_JOBS) tests --ignore=tests/tf_pipeline -m "not bench and not long" $(ARGS)
+	$(BIN)/python -m pytest $(PYTEST_JOBS) tests --ignore=tests/tf_pipeline -m "not bench and not long and not services and not docker" $(ARGS)
 
 test-tf: env ## Run the TensorFlow tests
 	.venv-tf/bin/python -m pytest $(PYTEST_JOBS) tests/tf_pipeline -m "not long" $(ARGS)
@@ -43,8 +43,17 @@ test-slow: env ## Run what make test leaves out: the rest of the fault table, ev
 	.venv-tf/bin/python -m pytest tests/tf_pipeline -m long $(ARGS) || failed=1; \
 	exit $$failed
 
+test-services: env ## Log runs of both to the tracking server as shipped, on PostgreSQL (two minutes)
+	$(BIN)/python -m pytest tests/infra -m services $(ARGS)
+
+test-docker: env-torch ## Build the images where that is still to do, and run them (a quarter of an hour)
+	$(BIN)/python -m pytest tests/docker -m docker $(ARGS)
+
 test-bench: env env-bench ## Run every benchmark on a few thousand rows
 	$(BIN)/python -m pytest tests/test_benchmarks.py -m bench $(ARGS)
+
+images: ## Build the container images (ACCELERATOR=cuda, IMAGES="core tf torch", ARGS=--no-cache)
+	@infra/docker/images.sh $(ARGS)
 
 bench: env env-bench ## Measure the data path against others (quarter of an hour)
 	@for name in ingest_csv reader ingest_memory compare; do \

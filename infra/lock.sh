@@ -42,8 +42,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 present_pins torch >"$work/torch.txt"
-compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask --extra dev \
-    "$root/pyproject.toml"
+compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask \
+    --extra server --extra manifests --extra dev "$root/pyproject.toml"
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv (core, torch, kubeflow, dev).

@@ -83,6 +83,7 @@ def run_worker(
             raise InputError(
                 f"--output {output}: holds a run that has ended; choose another folder"
             )
+        output.mkdir(parents=True, exist_ok=True)  # a pod's launcher is on another machine
         recorder.meter = HostMeter.of(worker, config.network.hosts)
         dataset = Dataset.open(config.dataset_dir)
         workload = get_workload(config, dataset.manifest)

@@ -1,5 +1,6 @@
 """``tandem doctor``: what this machine has, and how to mend what it lacks."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from pipelines.hardware import available_cores, describe_hardware
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 
 __all__ = ["Finding", "examine", "print_findings"]
+
+_IMAGE_VARIABLE = "TANDEM_IMAGE"
+"""Set in the images of infra/docker: the framework that one holds, or ``core``."""
 
 _VERSIONS: dict[Framework, str] = {
     "tf": "from importlib.metadata import version as v; "
@@ -61,6 +65,9 @@ def print_findings(findings: list[Finding]) -> None:
 
 def _environment(framework: Framework) -> Finding:
     what = FRAMEWORK_TITLES[framework]
+    image = os.environ.get(_IMAGE_VARIABLE, framework)
+    if image != framework:
+        return Finding(what, False, False, f"not in this image, which is tandem-{image}")
     try:
         python = find_python(framework)
     except InputError as error:

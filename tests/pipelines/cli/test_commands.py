@@ -588,6 +588,27 @@ def test_doctor_marks_what_is_missing_and_says_how_to_mend_it(
     assert "make clean-env env" in findings["PyTorch"]["detail"]
 
 
+@pytest.mark.parametrize(("image", "needed"), [("torch", {"PyTorch"}), ("core", set())])
+def test_doctor_misses_no_framework_that_an_image_is_made_without(
+    tandem_here: Tandem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image: str,
+    needed: set[str],
+) -> None:
+    torch = interpreter(tmp_path / "torch-python", "echo torch 4.5.6")
+    monkeypatch.setenv("TANDEM_IMAGE", image)
+    monkeypatch.setenv("TANDEM_TORCH_PYTHON", torch)
+
+    done = tandem_here("doctor", "--json")
+
+    assert done.returncode == 0
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    frameworks = {name: findings[name] for name in ("TensorFlow", "PyTorch")}
+    assert {name for name, found in frameworks.items() if found["needed"]} == needed
+    assert frameworks["TensorFlow"]["detail"] == f"not in this image, which is tandem-{image}"
+
+
 def test_doctor_names_the_make_target_of_a_missing_environment(
     tandem_here: Tandem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
