@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table prediction method lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-bench bench fault-table prediction method measuring lint format env env-torch env-tf env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -59,6 +59,9 @@ prediction: env ## Predict held-out worker counts and measure them (a quarter of
 
 method: env ## Check the method against itself (hours; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.method --output benchmarks/results/method.json $(ARGS)
+
+measuring: env ## Measure what measuring costs (ten minutes)
+	$(BIN)/python -m benchmarks.measuring --output benchmarks/results/measuring.json
 
 lint: env-torch ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ _SETTINGS = (
     "torch.timeout_seconds=10",
 )
 _UNTIL_THE_FIRST_STEP = (
-    *("import_seconds", "tracking_seconds", "rendezvous_seconds"),
+    *("start_seconds", "import_seconds", "tracking_seconds", "rendezvous_seconds"),
     *("build_seconds", "restore_seconds", "first_step_seconds"),
 )
 _LIMIT_SECONDS = 300
@@ -61,6 +61,8 @@ class Outcome:
     every step no example was skipped, and none seen twice."""
     final_loss: float
     unbroken_final_loss: float
+    metrics: dict[str, float]
+    """That the last command measured."""
 
 
 class Run:
@@ -215,6 +217,7 @@ class Runs:
             largest_difference=max(abs(one - other) for one, other in pairs),
             final_loss=losses[-1],
             unbroken_final_loss=self._unbroken[-1],
+            metrics=run.metrics,
         )
 
     def _new(self, name: str) -> Run:

@@ -62,7 +62,7 @@ def _record(outcomes: dict[Framework, dict[str, Outcome]]) -> dict[str, object]:
                 fault: {
                     name: value
                     for name, value in dataclasses.asdict(outcome).items()
-                    if name != "said"  # has paths of this machine
+                    if name not in ("said", "metrics")  # what was said has this machine's paths
                 }
                 for fault, outcome in found.items()
             }

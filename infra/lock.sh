@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into infra/requirements/torch.txt, tf.txt and bench.txt. Existing pins
-# are kept where they still fit; with --upgrade all are chosen afresh. Needs uv only, no environment.
+# Resolves pyproject.toml into infra/requirements/torch.txt, tf.txt and bench.txt, and pip-audit into
+# audit.txt. Existing pins are kept where they still fit; with --upgrade all are chosen afresh. Needs
+# uv only, no environment.
 set -euo pipefail
 # shellcheck source=infra/uv.sh
 source "$(dirname "${BASH_SOURCE[0]}")/uv.sh"
 
-# compile LOCK OPTION...: resolves into the temporary folder, preferring the pins already there.
+# compile LOCK OPTION... SOURCE: resolves into the temporary folder, preferring the pins already there.
 compile() {
     local lock=$1
     shift
     # A fixed platform makes the result the same on every machine.
     run_uv pip compile --quiet --no-annotate --no-header --python "$python" --python-version 3.11 \
-        --python-platform x86_64-manylinux_2_28 --output-file "$lock" "$@" "$root/pyproject.toml"
+        --python-platform x86_64-manylinux_2_28 --output-file "$lock" "$@"
 }
 
 # Which build of PyTorch was found here must not show in the lock.
@@ -41,7 +42,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 present_pins torch >"$work/torch.txt"
-compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask --extra dev
+compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask --extra dev \
+    "$root/pyproject.toml"
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv (core, torch, kubeflow, dev).
@@ -55,7 +57,8 @@ HEADER
 # The PyTorch lock's pins come first, so that both environments hold the same versions where TFX
 # allows it.
 { cat "$work/torch.txt" && present_pins tf; } >"$work/tf.txt"
-compile "$work/tf.txt" --extra tf --extra dev --override "$requirements/tf-overrides.txt"
+compile "$work/tf.txt" --extra tf --extra dev --override "$requirements/tf-overrides.txt" \
+    "$root/pyproject.toml"
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv-tf (core, tf, dev).
@@ -66,7 +69,7 @@ HEADER
 } >"$requirements/tf.txt"
 
 { cat "$work/torch.txt" && present_pins bench; } >"$work/bench.txt"
-compile "$work/bench.txt" --extra bench
+compile "$work/bench.txt" --extra bench "$root/pyproject.toml"
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv-bench (core, bench), for benchmarks/ only.
@@ -74,3 +77,13 @@ compile "$work/bench.txt" --extra bench
 HEADER
     neutral "$work/bench.txt"
 } >"$requirements/bench.txt"
+
+present_pins audit >"$work/audit.txt"
+echo pip-audit >"$work/audit.in"
+compile "$work/audit.txt" "$work/audit.in"
+{
+    cat <<'HEADER'
+# Made by `make lock`: pip-audit, which `tandem ledger` has uv run in an environment of its own.
+HEADER
+    neutral "$work/audit.txt"
+} >"$requirements/audit.txt"

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
 from pipelines.strategies import Framework
 from pipelines.worker import RANK_VARIABLES
 
-__all__ = ["OnEvent", "OnLine", "cause", "launch", "process_variables"]
+__all__ = ["OnEvent", "OnLine", "OnStart", "cause", "launch", "process_variables"]
 
 _LAST_LINES = 30
 _SECONDS_TO_END = 5.0
@@ -56,6 +56,8 @@ OnEvent = Callable[[int, dict[str, Any]], None]
 """Called with a worker's rank and what it said of its progress."""
 OnLine = Callable[[str, str], None]
 """Called with a task's name, such as ``rank0``, and a line that it printed."""
+OnStart = Callable[[int, Collection[str]], None]
+"""Called with a process's id, and the names of the variables that were set for it here."""
 
 
 @dataclass
@@ -79,6 +81,7 @@ def launch(
     environment: dict[str, str] | None = None,
     on_event: OnEvent = lambda rank, event: None,
     on_line: OnLine = lambda name, line: None,
+    on_start: OnStart = lambda pid, variables: None,
     module: str | None = None,
     preemption: Preemption | None = None,
 ) -> float:
@@ -116,6 +119,7 @@ def launch(
             environment=environment or {},
             on_event=on_event,
             on_line=on_line,
+            on_start=on_start,
             preemption=preemption or Preemption(),
         )
     python = find_python(framework)
@@ -130,16 +134,18 @@ def launch(
         started = time.perf_counter()
         try:
             for task in tasks_of(framework, layout, hosts):
-                variables = {
-                    **{name: os.environ[name] for name in os.environ if name not in RANK_VARIABLES},
+                added = {
                     **process_variables(threads),
                     **task.variables,
                     LAUNCHER_VARIABLE: str(os.getpid()),
                     **(environment or {}),
                 }
+                kept = {name: os.environ[name] for name in os.environ if name not in RANK_VARIABLES}
+                variables = {**kept, **added}
                 if preemption.asked:
                     raise PreemptedError("asked to end before all workers were started")
                 processes.append(_start(command, task, variables, logs, on_event, on_line))
+                on_start(processes[-1].process.pid, added)
                 if alone and task.place is not None:
                     first = task.place * threads
                     os.sched_setaffinity(processes[-1].process.pid, cores[first : first + threads])

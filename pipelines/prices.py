@@ -59,6 +59,8 @@ class MaintenanceWeights(Section):
 
     direct_dependency: Amount
     """Each package that the project asks for: to read its changes, raise it, and test."""
+    package: Amount
+    """Each package installed with them: that its next release breaks nothing."""
     thousand_lines: Amount
     """Each thousand lines of the twin."""
     complexity: Amount

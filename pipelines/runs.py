@@ -19,6 +19,7 @@ __all__ = [
     "COMPONENT_WORK_TAG",
     "FAULT_TAG",
     "KIND_TAG",
+    "NOT_CHECKED_TAG",
     "PARITY_FIELDS",
     "PARITY_PASSED",
     "PARITY_SIDE_FIELDS",
@@ -47,6 +48,8 @@ SLOWEST_WORKER_TAG = "tandem.slowest_worker"
 """On a training run: JSON, ``rank`` and ``phases`` of the worker whose first step ended last."""
 FAULT_TAG = "tandem.fault"
 """On a run of recovery: what was done to it."""
+NOT_CHECKED_TAG = "tandem.not_checked"
+"""On a ledger's run: JSON, metric -> why there is none."""
 ALL_REDUCE_TAG = "tandem.all_reduce"
 """On an anatomy's run: JSON, bytes of a vector -> seconds of its all-reduce."""
 ATTEMPT_TAG = "tandem.attempt"

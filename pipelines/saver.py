@@ -28,6 +28,8 @@ from pipelines.worker import Worker
 __all__ = ["Keeper", "Saver", "Unsaved"]
 
 _SECONDS_BETWEEN_CHECKS = 1.0
+_VALUES_GATHERED = 4
+"""At a check, from each worker."""
 
 _Finish = Callable[[], None]
 """Waits until what a worker writes is written."""
@@ -140,6 +142,10 @@ class Saver:
         self._model, self._optimizer = model, optimizer
         self._clock, self._flush_losses = clock, flush_losses
         self._recorder.add("checkpoint_seconds", 0.0)
+        with self._recorder.phase("build_seconds"):
+            self._meet()
+            # TensorFlow traces it: here, where no step has to wait for that.
+            self._gather(np.zeros(_VALUES_GATHERED))
         with self._recorder.phase("restore_seconds"):
             if self.start:
                 state = self._store.state_of(self.start)
@@ -161,12 +167,16 @@ class Saver:
         last = done == self._steps
         if done < self._next_check and not last:
             return False
-        everyone = self._gather(np.array([*self._noticed(done)]))
+        mine = np.array([*self._noticed(done)])
+        with self._recorder.waiting_for_others():
+            everyone = self._gather(mine)
         asked, diverged, unsaved_seconds, pace = everyone.T
         if (diverged > 0).any():
             self._report_divergence(int(diverged[diverged > 0].min()))
         if last:
-            self._settle()
+            if self._writing is not None:
+                with self._recorder.phase("checkpoint_seconds"):
+                    self._settle()
             return False
         stop = bool(asked.any())
         if stop or self._is_due(done, unsaved_seconds[0]):
@@ -184,7 +194,9 @@ class Saver:
             self._store.discard_unfinished()
             self._store.require_same_run(self._identity)
             newest, damages = self._store.newest()
-        self.start = int(self._gather(np.array([float(newest.step if newest else 0)]))[0, 0])
+        with self._recorder.waiting_for_others():
+            chosen = self._gather(np.array([float(newest.step if newest else 0)]))
+        self.start = int(chosen[0, 0])
         for damage in damages:
             _tell(f"{damage}; the one before it is used")
         if newest is not None:
@@ -313,6 +325,11 @@ class Saver:
             f"the loss was not finite at step {step}, whose examples are in {DIVERGED_NAME}; "
             "a lower learning rate or training.optimizer.clip_norm may help"
         )
+
+    def _meet(self) -> None:
+        """Wait for the other workers."""
+        with self._recorder.waiting_for_others():
+            self._gather(np.zeros(1))
 
     def _gather(self, values: Any) -> Any:
         return self._twin.gather_over_workers(self._strategy, values)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.goodput import RunLedger
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import OnLine, launch
+from pipelines.operation import survey
 from pipelines.preemption import Preemption
 from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder, fresh_folder
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
@@ -136,6 +138,11 @@ class _Run:
         self._preempted: int | None = None
         self._diverged = ""
         self._recovery = _Recovery()
+        self._ledger = RunLedger()
+        self._operation: dict[str, float] = {}
+        self._pids: list[int] = []
+        self._variables: Collection[str] = ()
+        """That the launcher sets for rank 0."""
 
     def finish(self, max_restarts: int) -> dict[str, float]:
         """Attempt it until it ends well, is asked to end, or has failed once too often."""
@@ -167,12 +174,14 @@ class _Run:
         """What they took together."""
         seconds, restarts = 0.0, 0
         while True:
-            begun = time.perf_counter()
+            self._ledger.begin()
             try:
-                seconds += self._attempt(preemption)
+                took = self._attempt(preemption)
+                self._ledger.end(took)
+                seconds += took
                 break
             except WorkError as error:
-                seconds += time.perf_counter() - begun
+                seconds += self._ledger.fail()
                 if self._diverged:
                     raise DivergedError(f"{self._diverged} (in {self._output})") from None
                 if restarts == max_restarts or preemption.asked:
@@ -182,13 +191,13 @@ class _Run:
                 self._listener.on_note(
                     f"{error}; starting all workers again ({restarts} of {max_restarts})"
                 )
-        taken = {"wall_seconds": seconds}
+        taken = {"wall_seconds": seconds, **self._operation, **self._ledger.metrics(seconds)}
         if restarts:
             taken |= {"restarts": float(restarts), **self._recovery.metrics}
         return taken
 
     def _attempt(self, preemption: Preemption) -> float:
-        held, self._preempted = self._held, None
+        held, self._preempted, self._pids = self._held, None, []
         self._listener.on_progress(held.cell, 0, self._config.training.steps)
         if preemption.asked:
             raise PreemptedError("asked to end before its workers were started")
@@ -211,6 +220,7 @@ class _Run:
             },
             on_event=self._on_event,
             on_line=self._listener.on_line,
+            on_start=self._on_start,
             preemption=preemption,
         )
 
@@ -221,11 +231,20 @@ class _Run:
             return self._output
         return self._output / f"attempt{earlier + 2}"
 
+    def _on_start(self, pid: int, variables: Collection[str]) -> None:
+        if not self._pids:
+            self._ledger.started()
+            self._variables = variables
+        self._pids.append(pid)
+
     def _on_event(self, rank: int, event: dict[str, Any]) -> None:
         if rank != 0:
             return
+        self._ledger.heard(event)
         match event["event"]:
             case "step":
+                if not self._operation:  # the first step, so the warm-up is not over
+                    self._operation = survey(self._pids, self._variables)
                 self._recovery.step(event["step"])
                 self._listener.on_progress(self._held.cell, event["step"], event["steps"])
             case "resumed":

@@ -5,6 +5,8 @@ phases, the reduction over workers, and what is written down at the end.
 """
 
 import json
+import math
+import os
 import platform
 import time
 from contextlib import ExitStack
@@ -19,21 +21,30 @@ from pipelines.cell import Cell, cell_params, run_identity
 from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError
+from pipelines.goodput import goodput_metrics
 from pipelines.ingest.dataset import Dataset
 from pipelines.ingest.manifest import Manifest
 from pipelines.ingest.reader import SharedBatches
-from pipelines.metrics import reduce_over_workers
+from pipelines.metrics import PHASES, reduce_over_workers
 from pipelines.parity.probe import Probe, probed
 from pipelines.parity.trace import TRACE_NAME
-from pipelines.preemption import Preemption
-from pipelines.recorder import Recorder
+from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
+from pipelines.recorder import Recorder, process_age
+from pipelines.resources import HostMeter
 from pipelines.run_folder import DIVERGED_NAME, RESULT_NAME
+from pipelines.runs import SLOWEST_WORKER_TAG
 from pipelines.saver import Saver, Unsaved
 from pipelines.twin import Twin
 from pipelines.worker import Worker
 from pipelines.workloads import Workload, get_workload
 
-__all__ = ["run_params", "run_probe", "run_step", "run_worker"]
+__all__ = ["WORKERS_NAME", "run_params", "run_probe", "run_step", "run_worker"]
+
+WORKERS_NAME = "workers.json"
+"""A run's artifact: each worker's phases, peak memory and processor time, in order of rank."""
+
+_HOST_METRICS = ("network_bytes", "energy_joules")
+_UNTIL_THE_FIRST_STEP = PHASES[: PHASES.index("first_step_seconds") + 1]
 
 
 def run_worker(
@@ -59,18 +70,25 @@ def run_worker(
         DivergedError: if the loss is not finite; ``diverged.json`` has the step and its examples.
         InputError: if ``output`` holds a run that has ended, or is another one.
     """
-    recorder = Recorder()
-    recorder.add("import_seconds", time.perf_counter() - started)
-    worker = Worker.from_environment(replicas=replicas)
-    if worker.role == "server":
-        preemption.unwatch()  # it is in TensorFlow's hands, which would never see the note
-    if (output / RESULT_NAME).exists():
-        raise InputError(f"--output {output}: holds a run that has ended; choose another folder")
-    dataset = Dataset.open(config.dataset_dir)
-    workload = get_workload(config, dataset.manifest)
-    strategy_name = config.strategy(twin.framework)
-    cell = Cell(twin.framework, strategy_name, worker.all_replicas, scaling, repeat)
-    params = run_params(twin, config, dataset.manifest, workload, cell)
+    now = time.perf_counter()
+    born = now - process_age()
+    recorder = Recorder(born=born)
+    recorder.add("start_seconds", started - born)
+    recorder.add("import_seconds", now - started)
+    with recorder.phase("build_seconds"):
+        worker = Worker.from_environment(replicas=replicas)
+        if worker.role == "server":
+            preemption.unwatch()  # it is in TensorFlow's hands, which would never see the note
+        if (output / RESULT_NAME).exists():
+            raise InputError(
+                f"--output {output}: holds a run that has ended; choose another folder"
+            )
+        recorder.meter = HostMeter.of(worker, config.network.hosts)
+        dataset = Dataset.open(config.dataset_dir)
+        workload = get_workload(config, dataset.manifest)
+        strategy_name = config.strategy(twin.framework)
+        cell = Cell(twin.framework, strategy_name, worker.all_replicas, scaling, repeat)
+        params = run_params(twin, config, dataset.manifest, workload, cell)
     with ExitStack() as stack:
         with recorder.phase("tracking_seconds"):
             from pipelines.tracking import tracked_run
@@ -80,7 +98,12 @@ def run_worker(
             run.log_config()
             run.log_dataset(dataset)
         with recorder.phase("rendezvous_seconds"):
+            arrived = time.time()
             strategy = twin.build_strategy(config, worker)
+            arrivals = twin.gather_over_workers(strategy, np.array([arrived]))
+            # By the hosts' own clocks, which may differ.
+            skew = min(float(arrivals.max()), time.time()) - arrived
+            recorder.set_aside("barrier", skew)
         with recorder.phase("restore_seconds"):
             saver = Saver(
                 twin,
@@ -119,13 +142,25 @@ def run_worker(
         if workload.predicts_sequences and "examples_per_second" in recorder.metrics:
             tokens = workload.predictions_per_example
             recorder.add("tokens_per_second", recorder.metrics["examples_per_second"] * tokens)
-        metrics, losses = _over_workers(twin, strategy, recorder), saver.curve
-        run.log_metrics(metrics)
-        run.log_series("train_loss", losses)
-        if worker.is_chief:
-            result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
-            (output / RESULT_NAME).write_text(json.dumps(result))
-            events.emit("result", run_id=run.run_id, metrics=metrics)
+        with recorder.phase("report_seconds"):
+            with recorder.waiting_for_others():
+                twin.gather_over_workers(strategy, np.zeros(1))
+            workers, losses = _gather_metrics(twin, strategy, recorder), saver.curve
+            metrics = _reduce(workers)
+            if LAUNCHER_VARIABLE in os.environ:  # which knows more, and logs it
+                del metrics["exit_seconds"]
+            else:
+                metrics |= _own_goodput(recorder, time.perf_counter() - born)
+            run.log_metrics(metrics, {SLOWEST_WORKER_TAG: json.dumps(_slowest(workers))})
+            run.log_json(WORKERS_NAME, [_describe(rank, each) for rank, each in enumerate(workers)])
+            run.log_series("train_loss", losses)
+            if worker.is_chief:
+                result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
+                (output / RESULT_NAME).write_text(json.dumps(result))
+                events.emit("result", run_id=run.run_id, metrics=metrics)
+            stack.close()
+    last_phases = _phases(recorder.metrics, ("report_seconds", "exit_seconds"))
+    events.emit("ended", phases=last_phases, spent=recorder.spent())
 
 
 def run_step(
@@ -191,9 +226,37 @@ def run_params(
     }
 
 
-def _over_workers(twin: Twin, strategy: Any, recorder: Recorder) -> dict[str, float]:
-    """The run's metrics, on every worker."""
-    mine = recorder.finish()
+def _gather_metrics(twin: Twin, strategy: Any, recorder: Recorder) -> list[dict[str, float]]:
+    """Every worker's metrics by rank, on every worker; NaN for what its host does not tell."""
+    mine = {**dict.fromkeys(_HOST_METRICS, math.nan), **recorder.finish()}
     names = sorted(mine)
     gathered = twin.gather_over_workers(strategy, np.array([mine[name] for name in names]))
-    return reduce_over_workers([dict(zip(names, row, strict=True)) for row in gathered.tolist()])
+    return [dict(zip(names, row, strict=True)) for row in gathered.tolist()]
+
+
+def _reduce(workers: list[dict[str, float]]) -> dict[str, float]:
+    """The run's metrics; of what a host does not tell the run's sum is not known either."""
+    metrics = reduce_over_workers(workers)
+    unknown = [name for name in _HOST_METRICS if math.isnan(metrics[name])]
+    return {name: value for name, value in metrics.items() if name not in unknown}
+
+
+def _slowest(workers: list[dict[str, float]]) -> dict[str, Any]:
+    """The worker whose first step ended last, and what it did until then."""
+    times = [each["time_to_first_step_seconds"] for each in workers]
+    rank = times.index(max(times))
+    return {"rank": rank, "phases": _phases(workers[rank], _UNTIL_THE_FIRST_STEP)}
+
+
+def _describe(rank: int, metrics: dict[str, float]) -> dict[str, Any]:
+    kept = {name: metrics[name] for name in ("peak_memory_bytes", "cpu_seconds")}
+    return {"rank": rank, "phases": _phases(metrics, PHASES), **kept}
+
+
+def _phases(metrics: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def _own_goodput(recorder: Recorder, wall_seconds: float) -> dict[str, float]:
+    """The ledger of a worker that is its run's only witness, from its start until now."""
+    return {"wall_seconds": wall_seconds, **goodput_metrics(recorder.spent(), wall_seconds)}

@@ -1,8 +1,10 @@
 """Fixtures for every package's tests, in both environments: nothing here imports a framework."""
 
+import logging
 import os
 import signal
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pipelines.config import Config, load_config
 from pipelines.environments import PROJECT_ROOT, find_python
 from pipelines.errors import InputError
 from pipelines.ingest import Dataset, ingest
+from pipelines.ledger.warned import Watch
 from pipelines.schedule import learning_rates
 from pipelines.strategies import FRAMEWORKS
 from pipelines.workloads import Vision
@@ -29,9 +32,47 @@ FROM_THE_LAUNCHER = (
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A job in the background ignores Ctrl-C, and so would every command that a test stops."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("tensorflow").addHandler(_DeprecationsAsWarnings())
+    if not hasattr(config, "workerinput"):  # workers of xdist hand all they see to its controller
+        config.pluginmanager.register(_DeprecationWatch(), "deprecation-watch")
+
+
+class _DeprecationsAsWarnings(logging.Handler):
+    """TensorFlow logs what is deprecated where others warn; so that both are counted alike."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "deprecated" in record.getMessage():
+            warnings.warn_explicit(
+                record.getMessage(), DeprecationWarning, record.pathname, record.lineno
+            )
+
+
+class _DeprecationWatch:
+    """What the session's tests warn of, for the maintenance ledger."""
+
+    def __init__(self) -> None:
+        self._watch = Watch()
+
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, nodeid: str
+    ) -> None:
+        self._watch.warned(
+            warning_message.category,
+            str(warning_message.message),
+            warning_message.filename,
+            nodeid,
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._watch.ran(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        asked = session.config.option
+        if not (asked.keyword or asked.maxfail or any("::" in each for each in asked.file_or_dir)):
+            self._watch.keep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import method, series
+from benchmarks import measuring, method, series
 from benchmarks.error_rates import (
     VERDICTS,
     Rate,
@@ -120,6 +120,30 @@ def test_series_runs_both_comparisons_and_goes_on_where_it_was(
     done = [(run.comparison, run.side) for run in again.runs]
     assert done == [("equal", "a"), ("equal", "b"), ("slowed", "b"), ("slowed", "a")]
     assert all(run.examples_per_second > 0 for run in again.runs)
+
+
+@pytest.mark.bench
+@pytest.mark.both_frameworks
+def test_measuring_is_told_end_to_end_and_by_its_parts(tmp_path: Path) -> None:
+    output = tmp_path / "measuring.json"
+
+    measuring.main(pairs=3, block=4, output=output, scratch=tmp_path / "scratch")
+
+    record = json.loads(output.read_text())
+    assert set(record["frameworks"]) == {"tf", "torch"}
+    for found in record["frameworks"].values():
+        measured = [on for on, _ in found["blocks"]]
+        assert measured == [True, False, False, True, True, False]
+        assert all(seconds > 0 for _, seconds in found["blocks"])
+        assert found["directly"] == sum(found["parts"].values())
+        low, high = found["end_to_end"]["interval95"]
+        assert low <= found["end_to_end"]["median"] <= high
+
+
+def test_recording_takes_time_and_more_where_something_is_told() -> None:
+    per_step, per_event = measuring.recording_seconds()
+
+    assert 0 < per_step < per_event
 
 
 @pytest.mark.both_frameworks

@@ -27,10 +27,23 @@ from pipelines.workloads import get_family, get_thresholds, get_workload
 
 if TYPE_CHECKING:
     from pipelines.compare import Report
+    from pipelines.ledger.against import Difference
+    from pipelines.ledger.model import Ledger
+    from pipelines.ledger.record import Network
     from pipelines.parity.model import Parity
     from pipelines.prices import Prices
 
-__all__ = ["compare", "ingest", "ledger", "parity", "pipeline", "run_everything", "study", "train"]
+__all__ = [
+    "compare",
+    "difference",
+    "ingest",
+    "ledger",
+    "parity",
+    "pipeline",
+    "run_everything",
+    "study",
+    "train",
+]
 
 _MOST_TOLD = 10
 
@@ -52,7 +65,7 @@ def run_everything(config: Config, narrator: Narrator, prices: "Prices | None" =
         if len(first.cached) < len(first.components):
             pipeline(config, framework, narrator, study_id)
     study(config, study_id, narrator)
-    ledger(config, narrator, study_id)
+    ledger(config, narrator, study_id, "kept")
     report = compare(config, narrator, prices=prices)
     narrator.say(f"Done in {time.perf_counter() - started:.0f} s.")
     return report
@@ -244,22 +257,34 @@ def study(config: Config, study_id: str, narrator: Narrator) -> list[str]:
 
 
 def ledger(
-    config: Config, narrator: Narrator, study_id: str = ""
-) -> dict[Framework, dict[str, float]]:
+    config: Config,
+    narrator: Narrator,
+    study_id: str = "",
+    network: "Network" = "ask",
+) -> "dict[Framework, Ledger]":
     """What keeping each side costs: measured, and tracked unless it is already."""
     _check(config, FRAMEWORKS)
     with narrator.task("ledger") as task:
         from pipelines.ledger.record import keep_ledger
         from pipelines.tracking import new_study_id
 
-        task.update("counting packages and lines")
-        entries = keep_ledger(config, study_id or new_study_id())
+        ledgers = keep_ledger(config, study_id or new_study_id(), network, task.update)
         task.outcome = ", ".join(
-            f"{FRAMEWORK_TITLES[framework]} {entry['total_dependencies']:.0f} packages and "
-            f"{entry['code_lines']:,.0f} lines"
-            for framework, entry in entries.items()
+            f"{FRAMEWORK_TITLES[framework]} {each.metrics['total_dependencies']:.0f} packages and "
+            f"{each.metrics['code_lines']:,.0f} lines"
+            for framework, each in ledgers.items()
         )
-    return entries
+    return ledgers
+
+
+def difference(
+    config: Config, ledgers: "Mapping[Framework, Ledger]", revision: str
+) -> "Difference":
+    """How the ledgers differ from what they were at a revision of git's."""
+    from pipelines import tracking
+    from pipelines.ledger.against import difference_to
+
+    return difference_to(revision, ledgers, tracking.read_runs(config))
 
 
 def compare(
@@ -285,6 +310,7 @@ def compare(
             write_report,
         )
         from pipelines.compare.collect import latest_study
+        from pipelines.ledger.record import read_ledger
         from pipelines.parity.record import read
         from pipelines.ui_address import run_address
 
@@ -296,7 +322,11 @@ def compare(
         study_ids = [study_id or latest_study(found[name]) for name, _, study_id in asked]
         records = [run for runs in found.values() for run in runs]
         report = build_report(
-            records, study_ids, partial(read, config), partial(run_address, config)
+            records,
+            study_ids,
+            partial(read, config),
+            partial(run_address, config),
+            partial(read_ledger, config),
         )
         report = appraise(report, records, config, prices)
         if len(study_ids) == 1:

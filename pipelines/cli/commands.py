@@ -301,15 +301,41 @@ def compare(
 
 @app.command()
 def ledger(
-    config: ConfigOption = DEFAULT_CONFIG, overrides: SetOption = None, as_json: JsonOption = False
+    config: ConfigOption = DEFAULT_CONFIG,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REV", help="Show the difference to this revision of git's."),
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Leave out what needs the network, which takes a minute."),
+    ] = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """What keeping each side costs: its packages, and the code of its twin."""
+    """What keeping each side costs: its packages, their state, and the code of its twin."""
+    from rich.console import Console
+
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
+    from pipelines.ledger.terminal import print_difference, print_ledger
 
-    entries = actions.ledger(_load(config, overrides), Narrator())
+    loaded = _load(config, overrides)
+    if against is not None:
+        from pipelines.ledger.commit import find_commit
+
+        find_commit(against)  # before a minute is spent
+    ledgers = actions.ledger(loaded, Narrator(), network="skip" if offline else "ask")
+    if against is not None:
+        difference = actions.difference(loaded, ledgers, against)
+        print_difference(difference, Console(stderr=True))
+        if as_json:
+            typer.echo(difference.model_dump_json(indent=2))
+        return
+    print_ledger(ledgers, Console(stderr=True))
     if as_json:
-        typer.echo(json.dumps(entries, indent=2))
+        told = {framework: each.model_dump() for framework, each in ledgers.items()}
+        typer.echo(json.dumps(told, indent=2))
 
 
 @app.command()

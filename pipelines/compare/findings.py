@@ -20,6 +20,8 @@ from pipelines.strategies import Framework
 
 __all__ = ["cost_finding", "findings"]
 
+_NOISE = 0.1
+"""Share of a step that a part of it may come out below zero and the others still be told."""
 _FIXED = {"weak": "batch per worker", "strong": "global batch"}
 """What a kind of scaling holds fixed."""
 _BLESSINGS = {True: "was blessed", False: "was not blessed", None: "was not judged"}
@@ -168,6 +170,13 @@ def _step_split(cells: Sequence[Cell], splits: Sequence[StepSplit]) -> Finding |
             "input": split.input_seconds or 0.0,
             "communication": split.communication_seconds,
         }
+        if min(parts.values()) < -_NOISE * split.step_seconds:
+            shares[framework] = "unclear"
+            sentences.append(
+                f"{formats.title(framework)}'s step of {formats.milliseconds(split.step_seconds)} "
+                "cannot be told apart: its parts, timed minutes from it, took longer than it did."
+            )
+            continue
         shares[framework] = formats.percent(split.compute_seconds / split.step_seconds, 0)
         others = ", ".join(
             f"{formats.percent(seconds / split.step_seconds, 0)} {name}"

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from pipelines.compare import formats, plots
+from pipelines.compare.maintenance_table import details_of, reasons_of, rows_of, twin_files
 from pipelines.compare.model import Report
 from pipelines.compare.overhead_rows import overhead_lines
 from pipelines.page.html import embed, render_page
@@ -41,4 +42,23 @@ def render_html(report: Report) -> str:
         overhead_lines=overhead_lines(report.overhead),
         created=datetime.fromisoformat(report.created),
         f=formats,
+        upkeep=_upkeep(report),
     )
+
+
+def _upkeep(report: Report) -> dict[str, object]:
+    """The ledger in words."""
+    sides = report.maintenance
+    rows = rows_of(
+        {name: kept.figures for name, kept in sides.items()},
+        {name: kept.not_checked for name, kept in sides.items()},
+    )
+    details = {name: kept.details for name, kept in sides.items() if kept.details}
+    return {
+        "rows": rows,
+        "reasons": reasons_of(rows),
+        "files": twin_files({name: each.files for name, each in details.items()})
+        if len(details) == len(sides)
+        else [],
+        "details": {name: details_of(each) for name, each in details.items()},
+    }

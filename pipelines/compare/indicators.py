@@ -63,7 +63,7 @@ def indicators_of(report: Report, records: Sequence[RunRecord]) -> dict[Criterio
         "time_to_deploy": [
             figures.dag("whole DAG, nothing cached", "s", lambda it: it.seconds),
             figures.dag("start-up of a DAG's component, mean", "s", mean_startup),
-            figures.operation("lines of manifest", "lines", "manifest_lines"),
+            figures.ledger("lines of manifest", "lines", "manifest_lines"),
             figures.operation("variables that a worker needs", "count", "environment_variables"),
         ],
     }

@@ -13,6 +13,7 @@ __all__ = ["MaintenanceHours", "Term", "hours_of"]
 
 _ROWS: dict[str, tuple[str, ...]] = {
     "direct_dependency": ("direct_dependencies",),
+    "package": ("total_dependencies",),
     "thousand_lines": ("code_lines",),
     "complexity": ("cyclomatic_complexity",),
     "held_back_pin": ("bounded_requirements", "held_back_share"),
@@ -51,7 +52,7 @@ def hours_of(maintenance: Maintenance, weights: MaintenanceWeights) -> Maintenan
     """The sum of weight times count over the ledger's rows."""
     terms, left_out = [], []
     for name, rows in _ROWS.items():
-        counts = [getattr(maintenance, row, None) for row in rows]
+        counts = [getattr(maintenance, row) for row in rows]
         known = [count for count in counts if count is not None]
         if len(known) < len(counts):
             left_out.append(name)

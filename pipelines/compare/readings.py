@@ -183,7 +183,7 @@ class Figures:
     def ledger(self, name: str, unit: str, row: str, prefer: Prefer = "less") -> Indicator:
         """A row of the ledger, if it has it and it was checked."""
         readings = {
-            framework: Reading(value=getattr(kept, row, None), mlflow_run_ids=[kept.mlflow_run_id])
+            framework: Reading(value=getattr(kept, row), mlflow_run_ids=[kept.mlflow_run_id])
             for framework, kept in self._report.maintenance.items()
         }
         return _indicator(name, unit, prefer, "count", readings)

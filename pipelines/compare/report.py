@@ -29,6 +29,7 @@ from pipelines.compare.overhead import overheads
 from pipelines.compare.prediction_model import Prediction
 from pipelines.compare.rules import check_cells, check_parity, check_pipelines
 from pipelines.errors import InputError
+from pipelines.ledger.model import Ledger
 from pipelines.metrics import METRICS
 from pipelines.parity.model import Parity
 from pipelines.predict.measured import anatomies_of
@@ -51,6 +52,7 @@ def build_report(
     study_ids: Sequence[str] | None = None,
     read_parity: Callable[[str], Parity | None] = lambda run_id: None,
     run_address: Callable[[str], str] | None = None,
+    read_ledger: Callable[[str], Ledger | None] = lambda run_id: None,
 ) -> Report:
     """Compare the runs of one study, or of several that did the same work.
 
@@ -59,6 +61,7 @@ def build_report(
         study_ids: which executions of the studies; None means the latest.
         read_parity: the verdict that a run of parity has kept, by the run's id.
         run_address: what the address of an experiment's runs begins with, by its id.
+        read_ledger: the details that a ledger's run has kept, by the run's id.
 
     Raises:
         InputError: if there is nothing to report.
@@ -84,7 +87,7 @@ def build_report(
     settings = _settings({**known, **dict.fromkeys(_BATCH_SIZES), **fixed})
     pipelines = {name: _pipeline(run) for name, run in selection.pipelines.items()}
     ledgers = newest_ledgers(records)
-    maintenance = maintenance_of(ledgers)
+    maintenance = maintenance_of(ledgers, read_ledger)
     overhead = overheads(cells, selection, ledgers)
     return Report(
         study=_names(runs or records),

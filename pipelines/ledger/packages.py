@@ -12,23 +12,46 @@ from pipelines.environments import find_python
 from pipelines.errors import InputError
 from pipelines.strategies import Framework
 
-__all__ = ["Packages", "packages_of", "packages_under"]
+__all__ = ["EXTRAS", "Demand", "Packages", "packages_of", "packages_under"]
 
 _PROJECT = canonicalize_name("tandem")
-_EXTRAS: dict[Framework, tuple[str, ...]] = {"tf": ("tf",), "torch": ("torch", "kubeflow")}
+EXTRAS: dict[Framework, tuple[str, ...]] = {"tf": ("tf",), "torch": ("torch", "kubeflow")}
 """The project's extras that make a side. TFX brings the pipelines' own runner; PyTorch's is kfp."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one package requires of another, as its metadata states it."""
+
+    by: str
+    """The package that requires; names are as the Python Package Index normalises them."""
+    of: str
+    """The package that is required."""
+    specifier: str
+    """Of its versions, such as ``<2,>=1.26``; empty for any."""
 
 
 @dataclass(frozen=True)
 class Packages:
     """What a side asks for, and what comes with it."""
 
+    asked: tuple[str, ...]
+    """The project's own requirements of the side, such as ``tfx[kfp]==1.21.0``, sorted."""
     direct: tuple[str, ...]
-    """By the project itself; names as the Python Package Index normalises them, sorted."""
-    total: tuple[str, ...]
-    """With all that these require in turn, as installed."""
+    """Their packages, sorted."""
+    versions: Mapping[str, str]
+    """Package -> version, of these and of all that they require in turn, as installed; by name."""
+    demands: tuple[Demand, ...]
+    """Of these packages on each other, where the platform and the extras asked for have them."""
+    modules: frozenset[str]
+    """Top-level names under which they are imported."""
     install_bytes: int
-    """Of the files of ``total``, without byte code that was compiled later."""
+    """Of their files, without byte code that was compiled later."""
+
+    @property
+    def total(self) -> tuple[str, ...]:
+        """The names of all of them, sorted."""
+        return tuple(self.versions)
 
 
 def packages_of(framework: Framework) -> Packages:
@@ -40,7 +63,7 @@ def packages_of(framework: Framework) -> Packages:
     python = find_python(framework)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     said = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
-    return packages_under([said.stdout.strip()], _EXTRAS[framework])
+    return packages_under([said.stdout.strip()], EXTRAS[framework])
 
 
 def packages_under(path: Iterable[str], extras: Iterable[str]) -> Packages:
@@ -56,17 +79,24 @@ def packages_under(path: Iterable[str], extras: Iterable[str]) -> Packages:
     if _PROJECT not in installed:
         raise InputError(f"{', '.join(folders)} has no {_PROJECT}; install it with `make env`")
     roots = list(_required(installed[_PROJECT], extras, with_plain=False))
-    total = _closure(roots, installed)
+    demands = set[Demand]()
+    total = sorted(_closure(roots, installed, demands))
     return Packages(
+        asked=tuple(sorted(_without_marker(root) for root in roots)),
         direct=tuple(sorted({canonicalize_name(root.name) for root in roots})),
-        total=tuple(sorted(total)),
+        versions={name: installed[name].version for name in total},
+        demands=tuple(sorted(demands, key=lambda demand: (demand.by, demand.of, demand.specifier))),
+        modules=frozenset(module for name in total for module in _modules(installed[name])),
         install_bytes=sum(_bytes(installed[name]) for name in total),
     )
 
 
 def _closure(
-    roots: Iterable[Requirement], installed: Mapping[NormalizedName, Distribution]
+    roots: Iterable[Requirement],
+    installed: Mapping[NormalizedName, Distribution],
+    demands: set[Demand],
 ) -> set[NormalizedName]:
+    """All installed packages that the roots lead to; what they require goes into ``demands``."""
     seen: set[tuple[NormalizedName, frozenset[str]]] = set()
     waiting = list(roots)
     while waiting:
@@ -75,7 +105,11 @@ def _closure(
         if name not in installed or (name, extras) in seen:
             continue
         seen.add((name, extras))
-        waiting += _required(installed[name], extras, with_plain=True)
+        required = list(_required(installed[name], extras, with_plain=True))
+        demands.update(
+            Demand(name, canonicalize_name(each.name), str(each.specifier)) for each in required
+        )
+        waiting += required
     return {name for name, _ in seen}
 
 
@@ -92,6 +126,18 @@ def _required(
                 yield requirement
         elif any(map(marker.evaluate, asked)):
             yield requirement
+
+
+def _without_marker(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{canonicalize_name(requirement.name)}{extras}{requirement.specifier}"
+
+
+def _modules(package: Distribution) -> Iterator[str]:
+    for file in package.files or ():
+        first = file.parts[0]
+        if first != ".." and not first.endswith((".dist-info", ".data")):
+            yield first.partition(".")[0]
 
 
 def _bytes(package: Distribution) -> int:

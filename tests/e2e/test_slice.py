@@ -19,6 +19,7 @@ import pytest
 from pipelines.config import Config, load_config
 from pipelines.dag import STAGES
 from pipelines.environments import PROJECT_ROOT
+from pipelines.goodput import LEDGER
 from pipelines.ingest import Dataset
 from pipelines.metrics import PHASES
 from pipelines.runs import (
@@ -171,13 +172,16 @@ def test_every_cell_of_the_matrix_is_reported_once(report: dict[str, Any]) -> No
         assert 0.5 < cell["eval_metrics"]["eval_accuracy"] <= 1
 
 
-def test_every_phase_took_time_and_together_they_fit_into_the_wall_clock(
-    report: dict[str, Any],
+def test_every_phase_took_time_and_together_they_are_the_wall_clock(
+    report: dict[str, Any], runs: dict[str, RunRecord]
 ) -> None:
     for cell in report["cells"]:
         phases = dict(cell["phases"])
         assert tuple(phases) == PHASES
-        assert sum(phases.values()) < cell["wall_seconds"]
+        within_a_percent = pytest.approx(cell["wall_seconds"], rel=0.01)
+        assert sum(phases.values()) == within_a_percent
+        (run_id,) = cell["mlflow_run_ids"]
+        assert sum(runs[run_id].metrics[name] for name in LEDGER) == within_a_percent
         assert phases.pop("checkpoint_seconds") == 0  # nothing was to be saved
         assert all(seconds > 0 for seconds in phases.values())
 
@@ -249,7 +253,10 @@ def test_every_figure_leads_back_to_a_tracked_run(
         run = runs[kept["mlflow_run_id"]]
         assert (run.kind, run.status) == ("ledger", "FINISHED")
         assert run.params["framework"] == framework
-        assert all(kept[name] == value > 0 for name, value in run.metrics.items())
+        assert all(kept[name] == value for name, value in run.metrics.items())
+        assert kept["manifest_lines"] > kept["config_fields"] > 0
+        assert kept["details"]["metrics"] == run.metrics
+        assert "needs the network" in kept["not_checked"]["libyears_behind"]
     [verdict] = report["parity"]
     assert runs[verdict["mlflow_run_id"]].kind == "parity"
     assert verdict["passed"]
@@ -262,6 +269,40 @@ def test_every_figure_leads_back_to_a_tracked_run(
         if run.kind == "cell" or (run.kind == "pipeline" and run.metrics["cached_stages"] == 0)
     }
     assert all(each["framework_version"] for each in report["environment"]["software"])
+
+
+def test_what_running_each_side_costs_leads_back_to_tracked_runs(
+    report: dict[str, Any], runs: dict[str, RunRecord]
+) -> None:
+    assert set(report["overhead"]) == set(report["cost"]) == set(FRAMEWORKS)
+    for framework, side in report["overhead"].items():
+        (cell,) = (runs[run_id] for run_id in side["mlflow_run_ids"])
+        assert (cell.params["framework"], cell.params["workers"]) == (framework, "2")
+        assert side["wall_seconds"] == cell.metrics["wall_seconds"]
+        assert sum(side["goodput"].values()) == pytest.approx(side["wall_seconds"], rel=0.01)
+        until_first_step = side["time_to_first_step_seconds"]
+        assert sum(side["first_step"].values()) == pytest.approx(until_first_step, rel=0.01)
+        first, again = (runs[run_id] for run_id in side["pipeline"]["mlflow_run_ids"])
+        assert side["pipeline"]["overhead_seconds"] == first.metrics["pipeline_overhead_seconds"]
+        assert side["pipeline"]["cached_rerun_seconds"] == again.metrics["pipeline_seconds"]
+        recovery = runs[side["recovery"]["mlflow_run_id"]]
+        assert side["recovery"]["recovery_seconds"] == recovery.metrics["recovery_seconds"]
+        assert all(value for name, value in side["operation"].items())
+        assert side["resources"]["network_bytes_per_step"] > 0
+        cost = report["cost"][framework]
+        assert cost["per_run"]["total"]["inputs"]["wall_seconds"] == side["wall_seconds"]
+        assert cost["per_model"]["total"]["amount"] > 0
+        assert set(cost["per_model"]["total"]["mlflow_run_ids"]) <= set(runs)
+    indicators = [
+        each for criterion in report["scorecard"]["criteria"] for each in criterion["indicators"]
+    ]
+    told = {
+        run_id
+        for each in indicators
+        for name in FRAMEWORKS
+        for run_id in each[name]["mlflow_run_ids"]
+    }
+    assert told and told <= set(runs)
 
 
 def test_nothing_but_the_study_is_tracked(

@@ -6,6 +6,7 @@
 import pytest
 
 from benchmarks.faults import FAULTS, Outcome, Runs
+from pipelines.goodput import LEDGER
 from pipelines.strategies import FRAMEWORKS, Framework
 
 pytestmark = [
@@ -56,6 +57,11 @@ def test_a_group_whose_worker_is_killed_starts_again_from_its_checkpoint(
     assert "starting all workers again (1 of 1)" in outcome.said
     assert "going on from step" in outcome.said
     assert outcome.lost_steps < 160
+    assert sum(outcome.metrics[name] for name in LEDGER) == pytest.approx(
+        outcome.metrics["wall_seconds"], rel=0.01
+    )
+    assert outcome.metrics["badput_wasted_steps_seconds"] > 0
+    assert outcome.metrics["badput_checkpoint_save_seconds"] > 0
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(runs: Runs) -> None:

@@ -233,6 +233,31 @@ def test_what_the_surroundings_say_of_ranks_does_not_reach_the_workers(
     assert reports(tmp_path / "logs", 2) == [[0, 2], [1, 2]]
 
 
+def test_the_caller_learns_of_each_process_and_of_what_was_set_for_it(
+    write_worker: WriteWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    monkeypatch.setenv("NOT_OURS", "1")
+    write_worker("started()")
+    told: list[tuple[int, set[str]]] = []
+
+    launch(
+        "torch",
+        [],
+        logs=tmp_path / "logs",
+        layout=Layout(workers=2),
+        environment={"OURS": "1"},
+        on_start=lambda pid, variables: told.append((pid, set(variables))),
+    )
+
+    package = tmp_path / "torch_pipeline"
+    written = [int((package / f"worker{rank}.pid").read_text()) for rank in range(2)]
+    assert [pid for pid, _ in told] == written
+    for _, variables in told:
+        assert {"RANK", "OURS", "OMP_NUM_THREADS", "MALLOC_TOP_PAD_"} <= variables
+        assert not {"NOT_OURS", "PATH"} & variables
+
+
 def test_threads_and_extra_variables_reach_every_worker(
     write_worker: WriteWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def test_a_name_that_ends_in_a_unit_is_measured_in_it() -> None:
 
 def test_phases_stand_in_the_order_of_a_workers_life() -> None:
     assert PHASES == (
+        "start_seconds",
         "import_seconds",
         "tracking_seconds",
         "rendezvous_seconds",
@@ -34,6 +35,8 @@ def test_phases_stand_in_the_order_of_a_workers_life() -> None:
         "train_seconds",
         "checkpoint_seconds",
         "evaluate_seconds",
+        "report_seconds",
+        "exit_seconds",
     )
 
 

@@ -69,7 +69,7 @@ def test_a_file_of_ones_own_replaces_them(write: Write) -> None:
         (
             {"engineer.hours_per_year.bug": 1},
             "engineer.hours_per_year.bug: unknown key; known keys: direct_dependency, "
-            "thousand_lines, complexity, held_back_pin, deprecation_warning, vulnerability",
+            "package, thousand_lines, complexity, held_back_pin, deprecation_warning, vulnerability",
         ),
         ({"as_of": "yesterday"}, "as_of: input should be a valid date"),
         ({"engineer.hour": -1}, "engineer.hour: input should be greater than or equal to 0, not"),

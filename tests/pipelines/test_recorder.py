@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 import time
 
 import pytest
@@ -29,7 +31,8 @@ def test_a_phase_is_timed_under_its_name_and_announced(capsys: pytest.CaptureFix
 
     assert list(recorder.metrics) == ["build_seconds"]
     assert recorder.metrics["build_seconds"] >= 0.01
-    assert events.parse(capsys.readouterr().out) == {"event": "phase", "name": "build_seconds"}
+    told = events.parse(capsys.readouterr().out)
+    assert told == {"event": "phase", "name": "build_seconds", "spent": {}}
 
 
 def test_a_phase_entered_twice_adds_up() -> None:
@@ -51,6 +54,22 @@ def test_a_phase_that_fails_is_timed_and_fails() -> None:
         raise RuntimeError("broken")
 
     assert recorder.metrics["build_seconds"] > 0
+
+
+def test_a_phase_within_another_takes_its_time_from_it() -> None:
+    recorder = Recorder()
+
+    began = time.perf_counter()
+    with recorder.phase("build_seconds"):
+        time.sleep(0.01)
+        with recorder.phase("restore_seconds"):
+            time.sleep(0.05)
+        time.sleep(0.01)
+    elapsed = time.perf_counter() - began
+
+    build, restore = recorder.metrics["build_seconds"], recorder.metrics["restore_seconds"]
+    assert restore >= 0.05
+    assert 0.02 <= build <= elapsed - restore
 
 
 def test_values_are_added_up_under_names_of_the_table() -> None:
@@ -79,6 +98,135 @@ def test_finishing_adds_what_the_process_has_used() -> None:
     assert set(metrics) == {"eval_accuracy", "peak_memory_bytes", "cpu_seconds"}
     assert 2**20 < metrics["peak_memory_bytes"] < 2**40  # bytes, neither KiB nor pages
     assert metrics["cpu_seconds"] > 0
+
+
+def test_a_process_is_as_old_as_the_kernel_says() -> None:
+    program = "from pipelines.recorder import process_age; print(process_age())"
+
+    began = time.perf_counter()
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    elapsed = time.perf_counter() - began
+
+    assert 0 < float(told.stdout) <= elapsed + 0.01  # a tick
+
+
+def test_what_a_worker_has_spent_is_told_by_cause_whatever_phase_it_is_in() -> None:
+    recorder = Recorder()
+    recorder.add("import_seconds", 4.0)
+    with recorder.phase("tracking_seconds"):
+        time.sleep(0.02)
+
+    with recorder.phase("rendezvous_seconds"):
+        recorder.set_aside("barrier", 0.01)
+        with recorder.waiting_for_others():
+            time.sleep(0.02)
+        spent = recorder.spent()
+
+    assert spent["tracking"] == pytest.approx(recorder.metrics["tracking_seconds"], abs=1e-6)
+    assert 0.03 <= spent["barrier"] <= 0.01 + recorder.metrics["rendezvous_seconds"]
+    found = recorder.metrics["rendezvous_seconds"]
+    assert spent["initialisation"] <= 4 + found - spent["barrier"] + 1e-6
+    assert set(spent) == {"initialisation", "tracking", "barrier"}
+
+
+def test_a_loops_steps_waits_and_tracing_are_told_apart() -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=8, warmup_steps=4, log=[])
+
+    def batches():
+        for number in itertools.count():
+            time.sleep(0.2 if number == 0 else 0.01)
+            yield number
+
+    before = time.perf_counter()
+    clock.start()
+    started = time.perf_counter()
+    for number in clock.waiting(batches()):
+        time.sleep(0.2 if number == 0 else 0.02)
+        clock.step_done()
+        if number == 5:
+            with clock.paused("checkpoint_seconds"):
+                time.sleep(0.03)
+        if number == 7:
+            break
+    ending = time.perf_counter()
+    spent = recorder.spent()
+    after = time.perf_counter()
+
+    rounding = 1e-5
+    assert ending - started - rounding <= sum(spent.values()) <= after - before + rounding
+    assert spent["data_wait"] >= 0.07  # of all steps but the first
+    assert spent["checkpoint_save"] >= 0.03
+    steps = [recorder.metrics[f"{name}_seconds"] for name in ("first_step", "warmup", "train")]
+    usual = recorder.metrics["step_seconds"]
+    assert spent["initialisation"] == pytest.approx(steps[0] - usual, abs=1e-3)
+    assert spent["step"] == pytest.approx(
+        usual + steps[1] + steps[2] - spent["data_wait"], abs=1e-3
+    )
+    assert recorder.metrics["data_wait_seconds"] <= spent["data_wait"] - 0.03
+
+
+@pytest.mark.parametrize(("done", "counted"), [(6, True), (8, False)])
+def test_without_timed_steps_the_others_tell_what_a_step_usually_takes(
+    done: int, counted: bool
+) -> None:
+    recorder = Recorder()
+    clock = clock_of(recorder, steps=9, warmup_steps=3, log=[], done=done)
+
+    clock.start()
+    time.sleep(0.05)
+    for _ in range(done, 9):
+        time.sleep(0.01)
+        clock.step_done()
+    spent = recorder.spent()
+
+    first = recorder.metrics["first_step_seconds"]
+    usual = recorder.metrics["warmup_seconds"] / 2 if counted else 0  # of a single step: unknown
+    assert spent["initialisation"] == pytest.approx(first - usual, abs=1e-3)
+    assert spent.get("step", 0) == pytest.approx(3 * usual, abs=1e-3)
+
+
+def test_the_way_to_the_first_step_is_counted_from_the_birth_of_the_process() -> None:
+    born = time.perf_counter() - 7
+    recorder = Recorder(born=born)
+    clock = clock_of(recorder, steps=3, warmup_steps=1, log=[])
+
+    clock.start()
+    time.sleep(0.01)
+    clock.step_done()
+    until_then = time.perf_counter() - born
+    for _ in range(2):
+        time.sleep(0.01)
+        clock.step_done()
+
+    assert 7.01 <= recorder.metrics["time_to_first_step_seconds"] <= until_then
+
+
+def test_the_hosts_counters_are_read_around_the_timed_steps_alone() -> None:
+    class Meter:
+        def begin(self) -> None:
+            log.append("begin")
+
+        def keep_up(self) -> None:
+            pass
+
+        def end(self) -> dict[str, float]:
+            log.append("end")
+            return {"network_bytes": 12.0}
+
+    log: list[str] = []
+    recorder = Recorder(meter=Meter())
+    clock = clock_of(recorder, steps=4, warmup_steps=2, log=log)
+
+    clock.start()
+    for step in range(1, 5):
+        log.append(f"step {step}")
+        clock.step_done()
+
+    assert [each for each in log if each != "fence"] == [
+        "step 1", "step 2", "begin", "step 3", "step 4", "end",
+    ]  # fmt: skip
+    assert recorder.metrics["network_bytes"] == 12
 
 
 def test_the_device_is_fenced_where_a_phase_ends_and_nowhere_else() -> None:
@@ -230,8 +378,8 @@ def test_progress_is_told_now_and_then_not_at_every_step(
     elapsed = time.perf_counter() - started
 
     first, *told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
-    assert first == {"event": "step", "step": 1, "steps": 100}
-    assert {"event": "step", "step": 3, "steps": 100} in told
+    assert (first["event"], first["step"], first["steps"]) == ("step", 1, 100)
+    assert 3 in [event["step"] for event in told]
     assert len(told) <= elapsed / 0.05
 
 
@@ -244,8 +392,8 @@ def test_the_first_step_is_told_at_once_also_of_a_run_that_goes_on(
     clock.step_done()
     clock.step_done()
 
-    told = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
-    assert told == [{"event": "step", "step": 41, "steps": 100}]
+    [told] = [events.parse(line) for line in capsys.readouterr().out.splitlines()]
+    assert (told["step"], told["steps"]) == (41, 100)
 
 
 def test_the_phases_of_a_run_that_goes_on_are_those_of_the_steps_that_are_left() -> None:

@@ -65,6 +65,7 @@ def test_a_worker_is_killed_between_two_checkpoints_and_the_run_goes_on(
     assert f"worker {killed} ended with SIGKILL" in notes[0]
     assert metrics["eval_accuracy"] == 0.5  # the worker's own, which it logs itself
     kept = {"wall_seconds", "restarts", "lost_steps", "recovery_seconds", "notice_seconds"}
+    kept |= {"processes", "listening_ports", "environment_variables"}
     assert run.metrics == {name: metrics[name] for name in kept}
     assert (metrics["restarts"], metrics["lost_steps"]) == (1, 1)
     assert metrics["notice_seconds"] > 0

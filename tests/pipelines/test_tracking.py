@@ -441,6 +441,18 @@ def test_the_chief_opens_a_run_where_none_was_named(config: Config, folder: Path
     assert RunFolder.find(folder) == RunFolder.of(run.run_id, CELL, STUDY, config.tracking_uri)
 
 
+def test_the_chief_keeps_tags_and_json_beside_the_metrics(config: Config, folder: Path) -> None:
+    with tracking.tracked_run(config, CHIEF, CELL, STUDY, {}, folder) as run:
+        run.log_metrics({"examples_per_second": 12.5}, {"tandem.note": "quick"})
+        run.log_json("workers.json", [{"rank": 0}])
+
+    [found] = tracking.read_runs(config)
+    assert found.tags["tandem.note"] == "quick"
+    kept = tracking.read_file(config, run.run_id, "workers.json")
+    assert kept is not None
+    assert json.loads(kept) == [{"rank": 0}]
+
+
 def test_the_chief_continues_the_run_that_is_named_outside(
     config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,7 +577,8 @@ def test_any_other_rank_writes_nothing_of_the_runs_own_and_does_not_end_it(
         run.log_params({"workers": 7, "python_version": "3.11"})
         run.log_config()
         run.log_dataset(digits)
-        run.log_metrics({"examples_per_second": 12.5})
+        run.log_metrics({"examples_per_second": 12.5}, {"tandem.note": "quick"})
+        run.log_json("workers.json", [])
         run.log_series("train_loss", [2.3, 2.2])
         run.end_preempted(6)
 

@@ -301,6 +301,68 @@ def test_if_one_worker_dies_all_are_started_again_and_the_loss_is_accounted_for(
     assert note.endswith("; starting all workers again (1 of 1)")
 
 
+def test_the_ledger_of_a_run_covers_all_its_attempts_and_their_ends(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    write_worker(
+        "spent = {'initialisation': 0.25, 'step': 2.0, 'data_wait': 0.5}\n"
+        "if attempt == 1:\n"
+        "    emit(event='step', step=1, steps=12, spent={'initialisation': 0.25})\n"
+        "    emit(event='step', step=8, steps=12, spent=spent)\n"
+        f"    {DIES}"
+        "emit(event='step', step=5, steps=12, spent=spent)\n"
+        "phases = {'report_seconds': 0.5, 'exit_seconds': 0.0}\n"
+        "finish()\n"
+        "emit(event='ended', phases=phases, spent={'step': 4.0, 'tracking': 1.0})\n",
+        "torch",
+    )
+
+    _, metrics = begin(config, digits, max_restarts=1)
+
+    assert metrics["goodput_seconds"] == 4 + 2.0 / 2  # four of its eight steps were kept
+    assert metrics["badput_data_wait_seconds"] == 0.5 / 2
+    assert metrics["badput_initialisation_seconds"] == 0.25
+    assert metrics["badput_tracking_seconds"] == 1
+    assert metrics["badput_wasted_steps_seconds"] > 2.0 / 2 + 0.5 / 2
+    assert metrics["badput_shutdown_seconds"] > 0
+    assert metrics["exit_seconds"] == metrics["badput_shutdown_seconds"]
+    assert metrics["goodput_share"] == metrics["goodput_seconds"] / metrics["wall_seconds"]
+    assert metrics["report_seconds"] == 0.5
+    [run] = tracking.read_runs(config)
+    assert run.metrics == metrics
+
+
+def test_what_an_operator_has_to_know_of_is_counted_at_the_first_step(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    write_worker(
+        "import socket, subprocess\n"
+        "listening = socket.socket()\n"
+        "listening.bind(('127.0.0.1', 0))\n"
+        "listening.listen()\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "(output / f'ready{rank}').touch()\n"
+        "while len([*output.glob('ready*')]) < 2:\n"
+        "    time.sleep(0.01)\n"
+        "emit(event='step', step=1, steps=12)\n"
+        "while not (output / 'counted').exists():\n"
+        "    time.sleep(0.01)\n"
+        "child.kill()\n"
+        "finish()\n",
+        "torch",
+    )
+
+    def counted(cell: Cell, step: int, steps: int) -> None:
+        if step:
+            (folder_of(config, TWO) / "counted").touch()
+
+    _, metrics = begin(config, digits, TWO, counted)
+
+    assert metrics["processes"] == 4
+    assert metrics["listening_ports"] == 2
+    assert metrics["environment_variables"] > 10
+
+
 def test_every_attempt_keeps_its_logs(write_worker: Write, config: Config, digits: Dataset) -> None:
     write_worker(
         f"print('attempt', attempt, flush=True)\nif attempt < 3:\n    {DIES}finish()", "torch"

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import tracking
+from pipelines import events, tracking
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError
+from pipelines.goodput import LEDGER
 from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
-from pipelines.preemption import Preemption
+from pipelines.preemption import LAUNCHER_VARIABLE, Preemption
 from pipelines.recorder import Recorder, StepClock
-from pipelines.runs import PREEMPTED_TAG
+from pipelines.runs import PREEMPTED_TAG, SLOWEST_WORKER_TAG
 from pipelines.worker import Worker
-from pipelines.worker_run import run_worker
+from pipelines.worker_run import WORKERS_NAME, run_worker
 from pipelines.workloads import get_workload
 
 STEPS = 12
@@ -179,6 +180,76 @@ def test_a_worker_that_is_asked_to_end_leaves_a_run_that_can_go_on_to_its_end(
     assert result["run_id"] == ended.run_id
     assert result["train_loss"] == pytest.approx(LOSSES)
     assert result["metrics"]["eval_accuracy"] == 1  # trained by every step, and once
+
+
+def test_a_worker_without_our_launcher_logs_a_ledger_and_a_wall_clock_of_its_own(
+    work: Callable[..., None], output: Path, digits: Dataset, said: list[str]
+) -> None:
+    work(FakeTwin(workers=1))
+
+    metrics = json.loads((output / "result.json").read_text())["metrics"]
+    ledger = sum(metrics[name] for name in LEDGER)
+    assert ledger == pytest.approx(metrics["wall_seconds"], rel=0.01)
+    assert said[-1] == "ended"
+
+
+def test_a_worker_leaves_the_ledger_to_its_launcher(
+    work: Callable[..., None],
+    output: Path,
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(LAUNCHER_VARIABLE, "1")
+
+    work(FakeTwin(workers=1))
+
+    metrics = json.loads((output / "result.json").read_text())["metrics"]
+    assert not set(metrics) & {*LEDGER, "wall_seconds", "report_seconds", "exit_seconds"}
+    last = events.parse(capsys.readouterr().out.splitlines()[-1])
+    assert last is not None
+    assert last["event"] == "ended"
+    assert set(last["phases"]) == {"report_seconds", "exit_seconds"}
+    assert last["spent"]["tracking"] > 0
+
+
+def test_the_slowest_of_several_workers_is_told(
+    work: Callable[..., None],
+    config: Config,
+    digits: Dataset,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local, twin = threading.local(), FakeTwin(workers=2)
+
+    def slow(step: int, preemption: Preemption) -> None:
+        if (local.rank, step) == (1, 1):
+            time.sleep(0.2)
+
+    twin.at_step = slow
+    monkeypatch.setattr(Worker, "from_environment", lambda replicas: Worker(local.rank, 2))
+    run_id = tracking.create_run(config, "a run", "train", "study", {})
+    monkeypatch.setenv(tracking.RUN_ID_VARIABLE, run_id)
+
+    def work_as(rank: int) -> None:
+        local.rank = rank
+        work(twin)
+
+    other = threading.Thread(target=work_as, args=(1,))
+    other.start()
+    work_as(0)
+    other.join()
+
+    [run] = tracking.read_runs(config)
+    slowest = json.loads(run.tags[SLOWEST_WORKER_TAG])
+    assert slowest["rank"] == 1
+    assert slowest["phases"]["first_step_seconds"] >= 0.2
+    kept = tracking.read_file(config, run_id, WORKERS_NAME)
+    assert kept is not None
+    workers = json.loads(kept)
+    assert [each["rank"] for each in workers] == [0, 1]
+    assert workers[1]["phases"]["first_step_seconds"] == slowest["phases"]["first_step_seconds"]
+    assert all(each["peak_memory_bytes"] > 0 for each in workers)
 
 
 def test_a_worker_that_is_started_again_when_all_is_done_is_refused(

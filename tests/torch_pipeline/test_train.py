@@ -18,14 +18,17 @@ from mlflow.entities import Run
 from pipelines.cell import Cell
 from pipelines.config import Config, load_config
 from pipelines.errors import InputError, WorkError
+from pipelines.goodput import LEDGER
 from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
 from pipelines.metrics import METRICS, PHASES
 from pipelines.run_folder import RESULT_NAME
+from pipelines.runs import SLOWEST_WORKER_TAG
 from pipelines.strategies import Framework
 from pipelines.tracking import prepare_store
 from pipelines.training_run import Listener, begin_run
 from pipelines.worker import Worker
+from pipelines.worker_run import WORKERS_NAME
 from pipelines.workloads import Vision
 
 STEPS, TIMED_STEPS, GLOBAL_BATCH = 12, 10, 32
@@ -94,11 +97,17 @@ def test_a_run_measures_exactly_the_metrics_of_the_table(
     runs: dict[int, Trained], workers: int
 ) -> None:
     judged_and_timed = {"eval_loss", "eval_accuracy", "examples_per_second", "step_seconds"}
-    resources = {"data_wait_seconds", "peak_memory_bytes", "cpu_seconds"}
-    measured = {*PHASES, *judged_and_timed, *resources}
+    resources = {"data_wait_seconds", "peak_memory_bytes", "cpu_seconds", "network_bytes"}
+    seen_by_workers = {*PHASES, *judged_and_timed, *resources, "time_to_first_step_seconds"}
+    operation = {"processes", "listening_ports", "environment_variables"}
+    seen_by_launcher = {*LEDGER, "goodput_share", *operation, "wall_seconds"}
+    seen_by_launcher |= {"report_seconds", "exit_seconds"}
+    some_machines = {"energy_joules"}
 
-    assert set(runs[workers].result["metrics"]) == measured
-    assert set(runs[workers].metrics) == {*measured, "wall_seconds"} <= set(METRICS)
+    measured = set(runs[workers].result["metrics"]) - some_machines
+    assert measured == seen_by_workers - seen_by_launcher
+    measured = set(runs[workers].metrics) - some_machines
+    assert measured == seen_by_workers | seen_by_launcher <= set(METRICS)
 
 
 @WORKERS
@@ -143,12 +152,53 @@ def test_the_figures_of_speed_agree_with_each_other(runs: dict[int, Trained], wo
 
 
 @WORKERS
-def test_the_phases_fit_into_the_runs_wall_clock(runs: dict[int, Trained], workers: int) -> None:
-    phases = {name: runs[workers].metrics[name] for name in PHASES}
+def test_the_phases_and_the_ledger_add_up_to_the_runs_wall_clock(
+    runs: dict[int, Trained], workers: int
+) -> None:
+    metrics = runs[workers].metrics
+    phases, ledger = ({name: metrics[name] for name in names} for names in (PHASES, LEDGER))
+    within_a_percent = pytest.approx(metrics["wall_seconds"], rel=0.01)
 
+    assert sum(phases.values()) == within_a_percent
+    assert sum(ledger.values()) == within_a_percent
     assert phases.pop("checkpoint_seconds") == 0  # nothing was to be saved
     assert min(phases.values()) > 0
-    assert sum(phases.values()) < runs[workers].metrics["wall_seconds"]
+    assert [name for name, seconds in ledger.items() if seconds <= 0] == [
+        "badput_checkpoint_save_seconds",
+        "badput_wasted_steps_seconds",
+    ]
+
+
+def test_the_worker_whose_first_step_ended_last_is_told_beside_what_each_did(
+    runs: dict[int, Trained],
+) -> None:
+    client, run = MlflowClient(runs[2].config.tracking_uri), runs[2].run
+    text = client.download_artifacts(run.info.run_id, WORKERS_NAME)
+    first, second = json.loads(Path(text).read_text())
+    slowest = json.loads(run.data.tags[SLOWEST_WORKER_TAG])
+
+    assert (first["rank"], second["rank"]) == (0, 1)
+    phases = [name for name in PHASES if name != "report_seconds"]
+    assert list(first["phases"]) == list(second["phases"]) == phases
+    assert first["cpu_seconds"] + second["cpu_seconds"] == pytest.approx(
+        runs[2].metrics["cpu_seconds"]
+    )
+    until_then = PHASES[: PHASES.index("first_step_seconds") + 1]
+    theirs = (first, second)[slowest["rank"]]["phases"]
+    assert slowest["phases"] == {name: theirs[name] for name in until_then}
+    assert sum(slowest["phases"].values()) == pytest.approx(
+        runs[2].metrics["time_to_first_step_seconds"], rel=0.01
+    )
+
+
+def test_workers_that_exchange_gradients_send_them_over_the_network(
+    runs: dict[int, Trained],
+) -> None:
+    parameters = int(runs[2].run.data.params["parameters"])
+
+    assert runs[2].metrics["network_bytes"] > TIMED_STEPS * parameters * 4
+    assert runs[2].metrics["processes"] >= 2
+    assert runs[2].metrics["listening_ports"] >= 1
 
 
 def test_two_workers_processor_times_add_up_and_their_memories_do_not(
@@ -262,6 +312,9 @@ def test_torchrun_starts_workers_that_train_together(
     np.testing.assert_allclose(
         result["train_loss"], runs[2].result["train_loss"], rtol=1e-6, atol=0
     )
+    metrics = result["metrics"]
+    ledger = sum(metrics[name] for name in LEDGER)
+    assert ledger == pytest.approx(metrics["wall_seconds"], rel=0.01)
     (run,) = tracked_runs(config)
     assert run.info.status == "FINISHED"
     assert run.data.params["strategy"] == "ddp"

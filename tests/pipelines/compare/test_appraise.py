@@ -66,8 +66,9 @@ def test_costs_are_those_of_the_told_cells_by_the_configs_thresholds(
     assert tf.per_run.total.amount == pytest.approx(0.002)
     assert tf.per_million_examples.total.amount == pytest.approx(0.002 / 0.0256)  # 200 x 128
     assert tf.per_model.training.amount == pytest.approx(0.003)
-    # 1 package x 4 h, 1,488 lines x 8 h per thousand, 339 x 0.05 h; 100 an hour, 100 models
-    upkeep = 4 + 1.488 * 8 + 339 * 0.05
+    # 1 package x 4 h and 205 with it x 0.1 h, 1,488 lines x 8 h per thousand, 339 x 0.05 h; 100 an
+    # hour, 100 models
+    upkeep = 4 + 20.5 + 1.488 * 8 + 339 * 0.05
     assert tf.per_model.total.amount == pytest.approx(0.003 + 0.001 + upkeep)
 
 
@@ -186,12 +187,12 @@ def test_what_was_measured_once_calls_no_side(appraised: Callable[..., Report], 
 
 def test_what_an_operator_must_know_is_counted(appraised: Callable[..., Report]) -> None:
     nothing = dict.fromkeys(Operation.model_fields)
-    known = Operation(**nothing | {"manifest_lines": 340})
+    known = Operation(**nothing | {"environment_variables": 11})
 
     found = indicators(appraised(operation=known))
 
-    assert found["lines of manifest"].torch.value == 340
-    assert found["variables that a worker needs"].better == "not measured"
+    assert found["variables that a worker needs"].torch.value == 11
+    assert found["lines of manifest"].better == "not measured"
 
 
 def test_recoveries_from_different_faults_do_not_compare(appraised: Callable[..., Report]) -> None:

@@ -55,6 +55,18 @@ def test_a_steps_parts_add_up_to_it(taken_apart):
     assert "25 % communication, 17 % input, 8 % its training loop" in finding.statement
 
 
+def test_a_step_is_not_told_apart_where_its_parts_took_longer_than_it_did(taken_apart):
+    for run in list(taken_apart.runs):
+        if run.kind == "anatomy" and run.params["framework"] == "torch":
+            slow = {"lone_step_seconds": 0.008, "compute_step_seconds": 0.007}
+            taken_apart.change(run, metrics=run.metrics | slow)
+    report = build_report(taken_apart.runs)
+    assert report.splits[-1].communication_seconds == pytest.approx(0.006 - 0.001 - 0.0075)
+    (finding,) = [each for each in report.findings if each.topic.startswith("Computing")]
+    assert finding.headline == "TensorFlow 50 %, PyTorch unclear"
+    assert "PyTorch's step of 6.0 ms cannot be told apart" in finding.statement
+
+
 def test_worker_counts_beyond_the_measured_ones_are_predicted(taken_apart, tmp_path):
     report = build_report(taken_apart.runs)
     assert report.prediction is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.ledger.packages import packages_of, packages_under
+from pipelines.ledger.packages import Demand, packages_of, packages_under
 
 Install = Callable[..., None]
 
@@ -45,7 +45,10 @@ def test_a_side_brings_what_its_extras_require_and_all_that_follows(
 
     found = packages_under([str(tmp_path)], ["tf"])
 
+    assert found.asked == ("frame-work>=1",)
     assert found.direct == ("frame-work",)
+    assert found.versions["plain"] == "1.0"
+    assert found.modules == {"frame-work", "under", "quick", "plain"}
     assert found.total == ("frame-work", "plain", "quick", "under")
     assert found.install_bytes == 10 + 20 + 3 + 4
     assert packages_under([str(tmp_path)], ["torch"]).total == ("other",)
@@ -59,6 +62,21 @@ def test_what_is_asked_for_and_not_installed_does_not_count_as_installed(
     found = packages_under([str(tmp_path)], ["tf"])
 
     assert (found.direct, found.total, found.install_bytes) == (("missing",), (), 0)
+
+
+def test_what_packages_demand_of_each_other_is_what_holds_on_this_platform(
+    install: Install, tmp_path: Path
+) -> None:
+    install("tandem", "top==1.*; extra == 'tf'", extras=("tf",))
+    install("top", "Under_Neath[fast]<2,>=1", "old<1; python_version < '3'", "missing~=3.1")
+    install("under-neath", "quick<=1; extra == 'fast'", extras=("fast",))
+    install("quick")
+
+    assert packages_under([str(tmp_path)], ["tf"]).demands == (
+        Demand("top", "missing", "~=3.1"),
+        Demand("top", "under-neath", "<2,>=1"),
+        Demand("under-neath", "quick", "<=1"),
+    )
 
 
 def test_an_environment_without_the_project_is_named(tmp_path: Path) -> None:

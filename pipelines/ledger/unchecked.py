@@ -1,0 +1,10 @@
+"""What cannot be had here: said in one line, and never taken for zero."""
+
+__all__ = ["OFFLINE", "Unchecked"]
+
+OFFLINE = "--offline"
+"""The reason for what was left out because it needs the network."""
+
+
+class Unchecked(Exception):
+    """An entry of the ledger could not be had; the message is the reason, without any address."""
