@@ -119,6 +119,7 @@ def launch(
             environment=environment or {},
             on_event=on_event,
             on_line=on_line,
+            on_start=on_start,
             preemption=preemption or Preemption(),
         )
     python = find_python(framework)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import InputError
-from pipelines.launch import OnEvent, OnLine
+from pipelines.launch import OnEvent, OnLine, OnStart
 from pipelines.network_config import NetworkConfig
 from pipelines.preemption import Preemption
 from pipelines.strategies import Framework
@@ -15,6 +15,8 @@ from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.training_job import JobRequest, build_job, job_name
 
 __all__ = ["launch_job"]
+
+_NO_PROCESS = 0
 
 
 def launch_job(
@@ -29,11 +31,13 @@ def launch_job(
     environment: Mapping[str, str],
     on_event: OnEvent,
     on_line: OnLine,
+    on_start: OnStart,
     preemption: Preemption,
 ) -> float:
     """What ``pipelines.launch.launch`` does, by a training job; every path must be on the claim.
 
-    Rank 0's output is told, and goes to ``logs/rank0.log``; the other pods' stays with them.
+    Rank 0's output is told, and goes to ``logs/rank0.log``; the other pods' stays with them. A pod
+    has no process id here, so ``on_start`` is told 0, once.
     """
     if network.hosts > 1:
         raise InputError("network.hosts: hosts are emulated on one machine, not on a cluster")
@@ -57,6 +61,7 @@ def launch_job(
         listener = JobListener(
             on_event=lambda event: on_event(0, event),
             on_line=tell,
+            on_running=lambda: on_start(_NO_PROCESS, ()),
             on_state=lambda state: print(f"job {request.name}: {state}", flush=True),
         )
         api = KubernetesApi(cluster.namespace)

@@ -31,6 +31,8 @@ class JobListener:
     """With every other line of rank 0's."""
     on_state: Callable[[str], None] = lambda text: None
     """With what the job waits for, when that changes."""
+    on_running: Callable[[], None] = lambda: None
+    """When rank 0's pod runs."""
 
 
 def run_job(
@@ -43,7 +45,7 @@ def run_job(
 ) -> float:
     """Create a job and wait for its end; returns the seconds that it took.
 
-    They count from the first container's start to the end of the last, as those of processes do.
+    They count from when rank 0's pod runs: what it waited for before is not training's.
 
     One that ended well is deleted, its log having been told; one that failed is left to be looked
     at. If this process is asked to end, the job's pods are, and get their time to save.
@@ -103,6 +105,7 @@ class _Job:
         self._log = _Log(api, listener)
         self._reader: threading.Thread | None = None
         self._state = ""
+        self._running_since: float | None = None
 
     def run(self, preemption: Preemption) -> float:
         started = time.monotonic()
@@ -110,7 +113,7 @@ class _Job:
             raise PreemptedError("asked to end before the training job was created")
         try:
             self._api.create(self._kind, self._job)
-            pods = self._wait(preemption, started)
+            self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError):
             self._log.ended.set()
             self._api.delete(self._kind, self._name)
@@ -118,20 +121,20 @@ class _Job:
         except TandemError:
             self._finish_log()
             raise
+        ended = time.monotonic()
         self._finish_log()
         if self._log.error is not None:
             raise self._log.error
         self._api.delete(self._kind, self._name)
-        taken = _seconds_of(pods)
-        return time.monotonic() - started if taken is None else taken
+        return ended - (self._running_since or started)
 
-    def _wait(self, preemption: Preemption, started: float) -> list[Any]:
+    def _wait(self, preemption: Preemption, started: float) -> None:
         while True:
             conditions = self._conditions()
             pods = self._api.pods(self._kind.selector(self._name))
             self._read_log(pods)
             if self._kind.succeeded in conditions:
-                return pods
+                return
             if "Failed" in conditions:
                 self._raise_failure(pods, conditions["Failed"])
             if self._log.error is not None:
@@ -173,6 +176,8 @@ class _Job:
                 self._reader = threading.Thread(
                     target=self._log.read, args=(pod.metadata.name,), daemon=True
                 )
+                self._running_since = time.monotonic()
+                self._listener.on_running()
                 self._reader.start()
                 return
 
@@ -225,17 +230,3 @@ def _exit_of(pod: Any) -> Any:
         if ended is not None and ended.exit_code != 0:
             return ended
     return None
-
-
-def _seconds_of(pods: list[Any]) -> float | None:
-    """From the first container's start to the end of the last; None if no pod says."""
-    ended = [
-        status.state.terminated
-        for pod in pods
-        for status in pod.status.container_statuses or []
-        if status.state and status.state.terminated and status.state.terminated.started_at
-    ]
-    if not ended:
-        return None
-    last, first = max(each.finished_at for each in ended), min(each.started_at for each in ended)
-    return float((last - first).total_seconds())

@@ -229,10 +229,9 @@ def test_a_job_is_created_told_as_it_goes_and_removed_when_done(
     states: list[str] = []
 
     listener = JobListener(events.append, lines.append, states.append)
-    seconds = run(state, listener, f"cluster.job_api={api}")
+    run(state, listener, f"cluster.job_api={api}")
 
     [name] = state.jobs
-    assert seconds == 9.0  # from the first start to the last end
     assert lines == ["hello", "bye"]
     assert events == [{"event": "step", "step": 7, "steps": 9}]
     assert "2 of 2 pods running" in states
@@ -326,6 +325,16 @@ def test_waiting_in_a_queue_is_told_and_counts_for_nothing(
     assert states[0] == "0 of 2 pods running (ContainerCreating, in a queue)"
 
 
+def test_a_jobs_seconds_begin_when_its_first_worker_runs(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(polls_to_run=5, polls_to_end=8)
+    clock = SimpleNamespace(monotonic=lambda: 10.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    assert run(state) == 30.0
+
+
 def test_a_job_ends_with_the_process_that_waits_for_it(
     load_submitted: Callable[..., Config],
 ) -> None:
@@ -417,6 +426,7 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
 ) -> None:
     state = Cluster(log=["hello", event(event="step", step=1, steps=2)])
     events: list[tuple[int, dict[str, Any]]] = []
+    started: list[int] = []
     monkeypatch.setenv(CLUSTER_VARIABLE, json.dumps({"images": {"tag": "9"}}))
 
     with state.running() as api:
@@ -429,6 +439,7 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
             threads_per_worker=3,
             environment={"MLFLOW_RUN_ID": "r1"},
             on_event=lambda rank, said: events.append((rank, said)),
+            on_start=lambda pid, variables: started.append(pid),
         )
 
     [(name, job)] = state.jobs.items()
@@ -439,6 +450,7 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
     assert (variables["MLFLOW_RUN_ID"], variables["OMP_NUM_THREADS"]) == ("r1", "3")
     assert (tmp_path / "rank0.log").read_text() == "hello\n"
     assert events == [(0, {"event": "step", "step": 1, "steps": 2})]
+    assert started == [0]
 
 
 @pytest.mark.parametrize(
