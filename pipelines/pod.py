@@ -21,7 +21,6 @@ from types import FrameType
 
 from pipelines.environments import find_python
 from pipelines.errors import InputError, WorkError
-from pipelines.preemption import LAUNCHER_VARIABLE
 from pipelines.stage import run_stage
 
 __all__ = ["Node", "main"]
@@ -96,10 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     node = Node.from_environment(os.environ, socket.getfqdn())
     _await_names(node.hosts)
     processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **node.variables(place), LAUNCHER_VARIABLE: str(os.getpid())},
-        )
+        subprocess.Popen(command, env={**os.environ, **node.variables(place)})
         for place in range(node.processes)
     ]
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipelines.compare.collect import CellKey, Selection
 from pipelines.compare.model import Cell
@@ -28,6 +28,7 @@ __all__ = ["overheads"]
 
 _BAD, _SECONDS = "badput_", "_seconds"
 _MILLION = 1e6
+_BATCH = "global_batch_size"
 
 
 def overheads(
@@ -102,22 +103,31 @@ def _phases_of_slowest(run: RunRecord) -> dict[str, float] | None:
 
 
 def _resources(cell: Cell, runs: Sequence[RunRecord]) -> Resources:
-    timed = [run.timed_steps for run in runs]
-    batches = [int(run.params["global_batch_size"]) for run in runs]
-    all_steps = [int(run.params["steps"]) for run in runs]
+    def per(metric: str, amount: Callable[[RunRecord], float]) -> float | None:
+        return median([run.metrics.get(metric, math.nan) / amount(run) for run in runs])
 
-    def per(metric: str, amounts: Sequence[float]) -> float | None:
-        values = [run.metrics.get(metric, math.nan) for run in runs]
-        return median([value / amount for value, amount in zip(values, amounts, strict=True)])
-
-    trained = [steps * batch / _MILLION for steps, batch in zip(all_steps, batches, strict=True)]
-    counted = [steps * batch / _MILLION for steps, batch in zip(timed, batches, strict=True)]
     return Resources(
         peak_memory_bytes=cell.peak_memory_bytes,
-        network_bytes_per_step=per("network_bytes", timed),
-        cpu_seconds_per_million_examples=per("cpu_seconds", trained),
-        joules_per_million_examples=per("energy_joules", counted),
+        network_bytes_per_step=per("network_bytes", _timed_steps),
+        cpu_seconds_per_million_examples=per(
+            "cpu_seconds", lambda run: _number(run, "steps") * _number(run, _BATCH) / _MILLION
+        ),
+        joules_per_million_examples=per(
+            "energy_joules", lambda run: _timed_steps(run) * _number(run, _BATCH) / _MILLION
+        ),
     )
+
+
+def _timed_steps(run: RunRecord) -> float:
+    return _number(run, "steps") - _number(run, "warmup_steps")
+
+
+def _number(run: RunRecord, parameter: str) -> float:
+    """Not a number, where another program has logged the run and left it out."""
+    try:
+        return float(run.params[parameter])
+    except (KeyError, ValueError):
+        return math.nan
 
 
 def _operation(runs: Sequence[RunRecord], ledger: RunRecord | None) -> Operation:

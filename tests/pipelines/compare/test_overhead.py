@@ -46,6 +46,13 @@ def test_resources_are_by_step_and_by_example(full_study):
     assert used.joules_per_million_examples is None
 
 
+def test_without_the_batchs_size_nothing_is_told_by_example(study):
+    study.cell("tf", without=("global_batch_size", "warmup_steps"))
+    used = build_report(study.runs).overhead["tf"].resources
+    assert used.network_bytes_per_step is None
+    assert used.cpu_seconds_per_million_examples is None
+
+
 def test_a_pipeline_is_told_apart_from_its_cached_rerun(full_study):
     again = full_study.rerun("tf")
     dag = build_report(full_study.runs).overhead["tf"].pipeline
