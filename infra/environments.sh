@@ -19,7 +19,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/uv.sh"
 declare -A directories=([torch]=.venv [tf]=.venv-tf [bench]=.venv-bench)
 
 # As measured (1983, 3307 and 2300 MB, byte-code included) plus a fifth.
-declare -A needed_megabytes=([torch]=2400 [tf]=4000 [bench]=2800)
+declare -A needed_megabytes=([torch]=3000 [tf]=4000 [bench]=2800)
 # What a CUDA build of PyTorch adds in libraries; an estimate from its packages.
 cuda_megabytes=5000
 
