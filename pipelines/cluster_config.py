@@ -105,7 +105,7 @@ class ClusterConfig(Section):
     claim: DnsName = "tandem-data"
     """Persistent volume claim for datasets and runs, which many pods write to
     (``ReadWriteMany``)."""
-    mount_path: Annotated[str, AfterValidator(_absolute)] = "/work"
+    mount_path: Annotated[str, AfterValidator(_absolute)] = "/mnt/tandem"
     """Where every container has that claim."""
     pipeline_root: str | None = None
     """Where Kubeflow Pipelines keeps what steps hand to each other, such as ``gs://BUCKET/tandem``;

@@ -29,7 +29,7 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH \
     USER=tandem \
     PYTHONUNBUFFERED=1 \
     TANDEM_IMAGE=core
-WORKDIR /work
+WORKDIR /mnt/tandem
 USER 10001:10001
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -38,7 +38,7 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     TANDEM_IMAGE=torch
-WORKDIR /work
+WORKDIR /mnt/tandem
 USER 10001:10001
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -86,7 +86,7 @@ def test_nothing_of_the_site_that_built_it_is_left_in_it(
 def test_ingestion_and_both_frameworks_training_share_a_volume(run: Run, tmp_path: Path) -> None:
     """The steps of a study, each in its image, over one folder, as over a claim in a cluster."""
     tmp_path.chmod(0o777)
-    options = (f"--volume={tmp_path}:/work",)
+    options = (f"--volume={tmp_path}:/mnt/tandem",)
     sets = [part for setting in SMALL for part in ("--set", setting)]
 
     run("core", "tandem", "ingest", "--config", QUICKSTART, *sets, options=options)

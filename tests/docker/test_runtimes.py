@@ -39,13 +39,13 @@ def claim(images: dict[str, str], tmp_path: Path) -> Path:
     """A folder in the place of the claim, with a resolved configuration and its dataset."""
     tmp_path.chmod(0o777)
     settings = ["training.steps=12", "training.warmup_steps=2", "training.batch_size_per_worker=16"]
-    settings += ["tracking.uri=sqlite:////work/mlflow.db"]
+    settings += ["tracking.uri=sqlite:////mnt/tandem/mlflow.db"]
     program = (
         "import sys, yaml; from pathlib import Path; from pipelines.config import load_config; "
         "config = load_config(Path('/opt/app/configs/quickstart.yaml'), sys.argv[1:]); "
         "Path('config.yaml').write_text(yaml.safe_dump(config.model_dump(mode='json')))"
     )
-    run = ("run", "--rm", "--network=none", f"--volume={tmp_path}:/work", images["core"])
+    run = ("run", "--rm", "--network=none", f"--volume={tmp_path}:/mnt/tandem", images["core"])
     docker(*run, "python", "-c", program, *settings)
     docker(*run, "tandem", "ingest", "--config", "config.yaml")
     return tmp_path
@@ -82,7 +82,7 @@ def job(images: dict[str, str], network: str, claim: Path) -> Job:
                 *(f"--hostname={name}", f"--domainname={JOB}", f"--network={network}"),
                 *(f"--network-alias={name}", f"--network-alias={name}.{JOB}"),
                 *("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"),
-                *(f"--volume={claim}:/work", "--shm-size=256m"),
+                *(f"--volume={claim}:/mnt/tandem", "--shm-size=256m"),
                 *(f"--env={key}={value}" for key, value in variables.items()),
                 *("--entrypoint", container["command"][0], images[framework]),
                 *(*container["command"][1:], *arguments),

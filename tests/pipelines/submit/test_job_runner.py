@@ -433,7 +433,7 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
         monkeypatch.setattr(job_launcher, "KubernetesApi", lambda namespace: api)
         launch(
             "tf",
-            ["train", "--config", "/work/c.yaml", "--output", "/work/tf-x2-r1"],
+            ["train", "--config", "/mnt/tandem/c.yaml", "--output", "/mnt/tandem/tf-x2-r1"],
             logs=tmp_path,
             layout=Layout(workers=2),
             threads_per_worker=3,

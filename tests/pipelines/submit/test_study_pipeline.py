@@ -95,7 +95,7 @@ def test_a_study_pipeline_has_no_path_of_this_machine(
 
     for folder in (PROJECT_ROOT, tmp_path, Path.home()):
         assert str(folder) not in text
-    assert "/work/tandem/quickstart" in text
+    assert "/mnt/tandem/tandem/quickstart" in text
 
 
 @pytest.mark.long

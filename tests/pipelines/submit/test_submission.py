@@ -80,7 +80,7 @@ def test_every_step_has_the_claim_the_cluster_and_the_trackers_credentials(writt
     assert executors.keys() == specification["deploymentSpec"]["executors"].keys()
     for executor in executors.values():
         [mount] = executor["pvcMount"]
-        assert (mount["constant"], mount["mountPath"]) == ("tandem-data", "/work")
+        assert (mount["constant"], mount["mountPath"]) == ("tandem-data", "/mnt/tandem")
         [secret] = executor["secretAsEnv"]
         assert secret["secretName"] == "tandem-tracking"
     for container in containers(specification):
@@ -127,8 +127,8 @@ def test_everything_of_a_run_is_on_the_claim_and_tracked_by_the_clusters_server(
         load_config(QUICKSTART, ["tracking.uri=http://me:secret@here", "output=/home/me/out"])
     )
 
-    assert config.output == Path("/work/tandem/quickstart")
-    assert config.dataset_dir == Path("/work/tandem/quickstart/data")
+    assert config.output == Path("/mnt/tandem/tandem/quickstart")
+    assert config.dataset_dir == Path("/mnt/tandem/tandem/quickstart/data")
     assert config.tracking_uri == "http://mlflow:5000"
     assert on_cluster(config) == config
 

@@ -37,7 +37,7 @@ def request(config: Config, framework: Any, workers: int, **more: Any) -> JobReq
         name=job_name("study", framework, mark="0000"),
         framework=framework,
         layout=Layout.of(config, framework, workers),
-        arguments=["train", "--config", "/work/config.yaml", "--output", "/work/run"],
+        arguments=["train", "--config", "/mnt/tandem/config.yaml", "--output", "/mnt/tandem/run"],
         **more,
     )
 
@@ -129,7 +129,7 @@ def test_torch_is_started_by_torchrun_and_tensorflow_by_what_makes_tf_config(
     load_submitted: Callable[..., Config],
 ) -> None:
     config = load_submitted()
-    stage = ["train", "--config", "/work/config.yaml", "--output", "/work/run"]
+    stage = ["train", "--config", "/mnt/tandem/config.yaml", "--output", "/mnt/tandem/run"]
 
     torch, tf = (job_of(config, each, 2)["spec"]["trainer"] for each in ("torch", "tf"))
 
@@ -243,7 +243,7 @@ def test_both_frameworks_pods_have_the_same_threads_allocator_memory_and_volumes
     assert pods[0]["volumes"] == pods[1]["volumes"]
     assert pods[0]["container"]["resources"] == pods[1]["container"]["resources"]
     assert {each["mountPath"] for each in pods[0]["container"]["volumeMounts"]} == {
-        "/work",
+        "/mnt/tandem",
         "/dev/shm",
         "/tmp",
     }
