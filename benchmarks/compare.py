@@ -39,7 +39,7 @@ _MATRIX = [
     "study.strategies.tf=[multi_worker_mirrored,mirrored]",
     "training.batch_size_per_worker=64",
 ]
-_GROUPS = ("learning", "speed", "phase", "resource")
+_GROUPS = ("learning", "speed", "phase", "goodput", "resource", "operation")
 _SYSTEM = (
     *("cpu_utilization_percentage", "disk_available_megabytes", "disk_usage_megabytes"),
     *("disk_usage_percentage", "network_receive_megabytes", "network_transmit_megabytes"),

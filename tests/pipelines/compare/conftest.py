@@ -91,6 +91,7 @@ class StudyBuilder:
             metrics = {
                 "examples_per_second": rate,
                 "step_seconds": train / 180,
+                "start_seconds": 0.02,
                 "import_seconds": first[0],
                 "tracking_seconds": first[1],
                 "rendezvous_seconds": first[2] * workers,
@@ -101,6 +102,8 @@ class StudyBuilder:
                 "train_seconds": train,
                 "checkpoint_seconds": 0.0,
                 "evaluate_seconds": first[6],
+                "report_seconds": 0.08,
+                "exit_seconds": 0.8,
                 "wall_seconds": sum(first) + first[2] * (workers - 1) + train + 0.9,
                 "train_loss": 0.05,
                 "eval_loss": 0.11,

@@ -334,7 +334,7 @@ def test_without_pipelines_the_third_finding_is_start_up(study):
     study.repeats("tf", 1, [100, 100, 100])
     study.repeats("torch", 1, [100, 100, 100])
     finding = build_report(study.runs).findings[-1]
-    assert finding.headline == "TensorFlow 9.80 s, PyTorch 6.60 s"
+    assert finding.headline == "TensorFlow 9.82 s, PyTorch 6.62 s"
 
 
 def test_the_scaling_finding_is_about_the_cells_whose_speed_is_told(study):
