@@ -20,8 +20,9 @@ from pipelines.recorder import StepClock
 __all__ = ["BLOCKS_NAME", "SwitchedClock"]
 
 BLOCKS_NAME = "blocks.json"
-"""In the folder of the run: whether each block was measured, with its seconds; and the processor
-seconds that sampling the system has taken, with the number of samples."""
+"""In the folder of the run: whether each block was measured, its seconds, and the processor seconds
+that the process spent meanwhile; and those that sampling the system has taken, with the number of
+samples."""
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 Batch = TypeVar("Batch")
@@ -35,15 +36,15 @@ class SwitchedClock(StepClock):
 
     measuring = True
     """Now."""
-    blocks: list[tuple[bool, float]]
-    """Of those that are over: whether it was measured, and its seconds."""
+    blocks: list[tuple[bool, float, float]]
+    """Of those that are over: whether it was measured, its seconds, and the process's own."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As every clock is made."""
         super().__init__(*arguments, **options)
         self.blocks = []
         self._block_end = self._warmup_end
-        self._block_began = 0.0
+        self._block_began: tuple[float, float] | None = None
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; the time that they take is counted while it measures."""
@@ -68,9 +69,10 @@ class SwitchedClock(StepClock):
 
     def _turn(self) -> None:
         self._fence()
-        now = time.perf_counter()
-        if self._block_began:
-            self.blocks.append((self.measuring, now - self._block_began))
+        if self._block_began is not None:
+            began, spent = self._block_began
+            now, all_spent = time.perf_counter(), time.process_time()
+            self.blocks.append((self.measuring, now - began, all_spent - spent))
         self._block_end += self.block_steps
         if self._block_end >= self._steps:  # so few are left that they make no block
             self._block_end = 2 * self._steps
@@ -78,7 +80,7 @@ class SwitchedClock(StepClock):
             self._keep()
         else:
             SwitchedClock.measuring = len(self.blocks) % 4 in (0, 3)
-        self._block_began = time.perf_counter()
+        self._block_began = time.perf_counter(), time.process_time()
 
     def _keep(self) -> None:
         text = json.dumps(
