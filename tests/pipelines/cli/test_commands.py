@@ -633,7 +633,7 @@ def test_a_training_runs_figures_are_json_on_standard_output(
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
     assert metrics.pop("wall_seconds") > 0
-    assert metrics == {"examples_per_second": 1234.5, "eval_accuracy": 0.75}
+    assert (metrics["examples_per_second"], metrics["eval_accuracy"]) == (1234.5, 0.75)
     [run] = read_runs(quickstart)
     assert run.kind == "train"
     assert run.params["workers"] == "1"
