@@ -43,7 +43,7 @@ trap 'rm -rf "$work"' EXIT
 
 present_pins torch >"$work/torch.txt"
 compile "$work/torch.txt" --extra torch --extra kubeflow --extra cloud --extra dask \
-    --extra server --extra manifests --extra dev "$root/pyproject.toml"
+    --extra submit --extra server --extra manifests --extra dev "$root/pyproject.toml"
 {
     cat <<'HEADER'
 # Made by `make lock`: the environment .venv (core, torch, kubeflow, dev).

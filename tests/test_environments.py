@@ -193,7 +193,7 @@ def test_lock_names_versions_and_nothing_else(lock: str) -> None:
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("torch", ["torch", "kubeflow", "cloud", "dask", "server", "manifests", "dev"]),
+        ("torch", ["torch", "kubeflow", "submit", "cloud", "dask", "server", "manifests", "dev"]),
         ("tf", ["tf", "dev"]),
         ("bench", ["bench"]),
     ],

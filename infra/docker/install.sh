@@ -16,7 +16,7 @@ requirements=infra/requirements
 if [[ -f $site/environment ]]; then source "$site/environment"; fi
 
 case $part in
-    core) extras=(cloud dask kubeflow server) lock=torch ;;
+    core) extras=(cloud dask kubeflow server submit) lock=torch ;;
     tf) extras=(tf) lock=tf ;;
     torch) extras=(torch kubeflow) lock=torch ;;
     *)
