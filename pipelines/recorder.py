@@ -177,6 +177,7 @@ class StepClock:
         for batch in batches:
             self._waited += time.perf_counter() - asked
             yield batch
+            del batch  # or its memory would be held while the next one is made
             asked = time.perf_counter()
 
     @contextmanager
