@@ -7,6 +7,7 @@ consists of), ``recovery`` (what getting over a fault costs), ``ledger`` (what k
 framework's side costs) and ``summary`` (what ``compare`` concluded).
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -134,6 +135,13 @@ class RunRecord:
     def timed_steps(self) -> int:
         """Steps that its speed figures are taken from."""
         return int(self.params["steps"]) - int(self.params["warmup_steps"])
+
+    def figures_of(self, tag: str) -> dict[str, float]:
+        """A tag's JSON of figures by name; a detail, so empty if it cannot be read."""
+        try:
+            return {str(name): float(value) for name, value in json.loads(self.tags[tag]).items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return {}
 
     @property
     def kind(self) -> str:

@@ -243,8 +243,7 @@ class _Run:
         self._ledger.heard(event)
         match event["event"]:
             case "step":
-                # At the first step, so the warm-up is not over; pods are not to be seen from here.
-                if self._pids and not self._operation:
+                if not self._operation:  # the first step, so the warm-up is not over
                     self._operation = survey(self._pids, self._variables)
                 self._recovery.step(event["step"])
                 self._listener.on_progress(self._held.cell, event["step"], event["steps"])

@@ -1,6 +1,5 @@
 """From the runs of an experiment to the ones that count: which study, cell, and repeat."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -246,11 +245,7 @@ def _cached(run: RunRecord) -> float:
 def _is_cached_whole(run: RunRecord) -> bool:
     if run.kind != "pipeline" or run.status != "FINISHED":
         return False
-    try:
-        components = json.loads(run.tags.get(COMPONENTS_TAG, "{}"))
-    except ValueError:
-        return False
-    return 0 < len(components) == _cached(run)
+    return 0 < len(run.figures_of(COMPONENTS_TAG)) == _cached(run)
 
 
 def _has_recovered(run: RunRecord) -> bool:

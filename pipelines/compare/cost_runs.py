@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 from pipelines import tracking
 from pipelines.compare.cost import Cost
 from pipelines.compare.model import Report
+from pipelines.compare.superseding import DIGEST_PARAM, supersede
 from pipelines.config import Config
 from pipelines.page.look import COLOURS
 from pipelines.runs import STUDY_TAG, RunRecord
@@ -14,7 +16,6 @@ __all__ = ["COST_PARAM", "log_costs"]
 
 COST_PARAM = "cost_of"
 """On a cost's run alone: the id of its study."""
-_DIGEST_PARAM = "figures_sha256"
 
 
 def log_costs(config: Config, report: Report, records: Sequence[RunRecord]) -> list[str]:
@@ -29,15 +30,8 @@ def log_costs(config: Config, report: Report, records: Sequence[RunRecord]) -> l
         and run.tags.get(STUDY_TAG) == report.study_id
         and COST_PARAM in run.params
     ]
-    held = {run.params.get(_DIGEST_PARAM): run.run_id for run in before if run.status == "FINISHED"}
-    costs = {_digest(cost): cost for cost in report.cost.values()}
-    added = [
-        _log(config, report, cost, digest) for digest, cost in costs.items() if digest not in held
-    ]
-    kept = {held[digest] for digest in costs if digest in held}
-    # Last, so that an interruption leaves one too many rather than none.
-    tracking.delete_runs(config, [run.run_id for run in before if run.run_id not in kept])
-    return added
+    costs = {_digest(cost): partial(_log, config, report, cost) for cost in report.cost.values()}
+    return supersede(config, before, costs)
 
 
 def _digest(cost: Cost) -> str:
@@ -62,7 +56,7 @@ def _metrics(cost: Cost) -> dict[str, float]:
     }
 
 
-def _log(config: Config, report: Report, cost: Cost, digest: str) -> str:
+def _log(config: Config, report: Report, cost: Cost) -> str:
     params = {
         "study": report.study,
         COST_PARAM: report.study_id,
@@ -73,7 +67,7 @@ def _log(config: Config, report: Report, cost: Cost, digest: str) -> str:
         "prices_as_of": cost.as_of.isoformat(),
         "prices_currency": cost.currency,
         "prices_example": cost.example,
-        _DIGEST_PARAM: digest,
+        DIGEST_PARAM: _digest(cost),
     }
     name = f"{cost.framework} cost"
     colour = COLOURS[cost.framework]

@@ -152,21 +152,13 @@ def _pipeline(run: RunRecord | None, rerun: RunRecord | None) -> PipelineOverhea
         work_seconds=metrics.get("pipeline_work_seconds"),
         startup_seconds=metrics.get("pipeline_startup_seconds"),
         overhead_seconds=metrics.get("pipeline_overhead_seconds"),
-        component_startup=_by_component(run, COMPONENT_STARTUP_TAG),
-        component_work=_by_component(run, COMPONENT_WORK_TAG),
+        component_startup=run.figures_of(COMPONENT_STARTUP_TAG),
+        component_work=run.figures_of(COMPONENT_WORK_TAG),
         cached_stages=round(metrics.get("cached_stages", 0)),
         cached_rerun_seconds=again.metrics.get("pipeline_seconds") if again else None,
         processes=_whole(metrics.get("pipeline_processes")),
         mlflow_run_ids=[each.run_id for each in (run, again) if each is not None],
     )
-
-
-def _by_component(run: RunRecord, tag: str) -> dict[str, float]:
-    """A tag's content; a detail, so one that cannot be read is left out, not an error."""
-    try:
-        return {str(name): float(value) for name, value in json.loads(run.tags[tag]).items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
 
 
 def _recovery(run: RunRecord | None) -> Recovery | None:

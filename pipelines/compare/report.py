@@ -1,6 +1,5 @@
 """From tracked runs to conclusions: the one entry to the comparison."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -136,20 +135,12 @@ def _pipeline(run: RunRecord) -> PipelineRun:
         stages={
             name.removesuffix(_STAGE_SUFFIX): metrics[name] for name in _STAGES if name in metrics
         },
-        components=_components(run.tags.get(COMPONENTS_TAG, "")),
+        components=run.figures_of(COMPONENTS_TAG),
         cached_stages=round(metrics.get("cached_stages", 0)),
         blessed=None if blessed is None else blessed > 0,
         eval_metrics={name: metrics[name] for name in formats.JUDGED if name in metrics},
         mlflow_run_id=run.run_id,
     )
-
-
-def _components(text: str) -> dict[str, float]:
-    """The tag's content; a detail, so one that cannot be read is left out, not an error."""
-    try:
-        return {str(name): float(value) for name, value in json.loads(text).items()}
-    except (AttributeError, TypeError, ValueError):
-        return {}
 
 
 def _software(runs: Sequence[RunRecord]) -> list[Software]:

@@ -8,11 +8,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pipelines import tracking
 from pipelines.chart_view import SUMMARY_PARAM, VIEW_TAG, chart_view, encode_view
 from pipelines.compare.cost_runs import COST_PARAM
 from pipelines.compare.model import Cell, Report
+from pipelines.compare.superseding import DIGEST_PARAM, supersede
 from pipelines.config import Config
 from pipelines.page.look import COLOURS
 from pipelines.runs import STUDY_TAG, RunRecord
@@ -20,7 +22,6 @@ from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = ["log_chart_view", "log_summaries"]
 
-_DIGEST_PARAM = "figures_sha256"
 _SHADES = (0.0, 0.45, 0.25, 0.6)
 """How far towards white a framework's first, second ... curve is drawn: neighbours far apart."""
 
@@ -63,13 +64,8 @@ def log_summaries(config: Config, report: Report, records: Sequence[RunRecord]) 
         and run.tags.get(STUDY_TAG) == report.study_id
         and COST_PARAM not in run.params
     ]
-    held = {run.params.get(_DIGEST_PARAM): run.run_id for run in before if run.status == "FINISHED"}
-    curves = _curves(report)
-    added = [_log(config, report, curve) for curve in curves if curve.digest not in held]
-    kept = {held[curve.digest] for curve in curves if curve.digest in held}
-    # Last, so that an interruption leaves one too many rather than none.
-    tracking.delete_runs(config, [run.run_id for run in before if run.run_id not in kept])
-    return added
+    curves = {curve.digest: partial(_log, config, report, curve) for curve in _curves(report)}
+    return supersede(config, before, curves)
 
 
 def log_chart_view(config: Config, report: Report) -> None:
@@ -127,7 +123,7 @@ def _log(config: Config, report: Report, curve: _Curve) -> str:
         "strategy": curve.strategy,
         "scaling": curve.scaling,
         "dataset_fingerprint": report.dataset.fingerprint,
-        _DIGEST_PARAM: curve.digest,
+        DIGEST_PARAM: curve.digest,
     }
     run_id = tracking.create_run(
         config, curve.name, "summary", report.study_id, params, colour=curve.colour
