@@ -201,7 +201,8 @@ def _find_configuration() -> Any:
     except config.ConfigException:
         try:
             config.load_kube_config(client_configuration=found)
-        except (config.ConfigException, OSError, yaml.YAMLError):
+        # The last three: a file that is there, but is no configuration.
+        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, ValueError):
             raise InputError(
                 "no Kubernetes cluster: this is no pod of one, and kubectl has no context here "
                 "(KUBECONFIG, ~/.kube/config)"

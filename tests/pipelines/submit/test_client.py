@@ -594,8 +594,9 @@ def test_a_run_that_ended_well_is_followed_by_what_each_task_took(
         (None, "the cluster does not say what has happened to pods: 403 events is forbidden"),
         ("", "no Kubernetes cluster: this is no pod of one"),
         ("contexts: [", "no Kubernetes cluster: this is no pod of one"),
+        ("a note", "no Kubernetes cluster: this is no pod of one"),
     ],
-    ids=["no permission", "no context", "a broken kubeconfig"],
+    ids=["no permission", "no context", "no YAML", "no configuration"],
 )
 def test_where_kubernetes_tells_nothing_the_runs_record_does(
     send: Callable[..., Any],
