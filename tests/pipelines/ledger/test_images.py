@@ -138,7 +138,8 @@ def test_a_file_that_no_build_has_written_is_named_with_its_field(
     (root / "out").mkdir()
     (root / "out" / "images.json").write_text(text)
 
-    with pytest.raises(InputError, match=rf"^out/images\.json: .*{words}.*; run `make images` again$") as told:
+    whole = rf"^out/images\.json: .*{words}.*; run `make images` again$"
+    with pytest.raises(InputError, match=whole) as told:
         read_images(root)
     assert "\n" not in str(told.value)
 
