@@ -133,6 +133,7 @@ def _read_contract(
     schema: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Schema],
 ) -> None:
     """The contract as ingestion wrote it, not one inferred; read anew with every new examples."""
+    fileio.makedirs(schema.uri)  # which only TFX's own runner has done
     fileio.copy(file, f"{schema.uri}/{SCHEMA_NAME}")
 
 
