@@ -72,8 +72,11 @@ class RunTimes:
     """In which the container of at least one component ran."""
 
     @property
-    def overhead_seconds(self) -> float:
-        """In which none did."""
+    def overhead_seconds(self) -> float | None:
+        """In which none did; None: of a component that ran, nothing tells when."""
+        ran = [task for task in self.tasks.values() if not task.cached]
+        if any(task.running_seconds is None for task in ran):
+            return None
         return self.seconds - self.running_seconds
 
 
@@ -84,7 +87,7 @@ def run_times(document: Mapping[str, Any], pods: Mapping[str, PodStart] | None =
     history of states tells.
 
     Raises:
-        InputError: if the document is no such run, or the run has not ended.
+        InputError: if the document is no such run, has no tasks, or the run has not ended.
     """
     run = _parse(_Run, document, "run of Kubeflow Pipelines")
     if run.created_at is None or run.finished_at is None:
@@ -112,6 +115,8 @@ def run_times(document: Mapping[str, Any], pods: Mapping[str, PodStart] | None =
         for name, driver in drivers.items()
         if driver.state not in _NEVER_RAN and name not in {task.display_name for task in components}
     ]
+    if not tasks:
+        raise InputError("run of Kubeflow Pipelines: its record has no component's task")
     return RunTimes(
         seconds=_between(run.created_at, run.finished_at),
         tasks=tasks,

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the three images with a plain Docker engine, prints their sizes and the seconds that they
-# took, and writes both to out/images.json. Options go to `docker build`; what it needs behind a
-# mirror is taken from pip's settings, as in environments.sh.
+# took, and writes both to out/images.json, where the other images' stay if they are of the same
+# build. Options go to `docker build`; what it needs behind a mirror is taken from pip's settings, as
+# in environments.sh.
 #
 #   infra/docker/images.sh [OPTION ...]       --no-cache: measure the whole of it
 #
@@ -92,4 +93,18 @@ for name in $wanted; do
         "$([[ $cached == false ]] || echo ', layers from the cache')"
 done
 printf '\n  }\n}\n' >>"$report"
+
+"$python" - "$report" out/images.json <<'END'
+import json, pathlib, sys
+
+new, old = map(pathlib.Path, sys.argv[1:])
+made = json.loads(new.read_text())
+try:
+    before = json.loads(old.read_text())
+    if all(before[key] == made[key] for key in ("version", "revision", "accelerator", "engine")):
+        made["images"] = dict(sorted((before["images"] | made["images"]).items()))
+except (OSError, ValueError, LookupError, TypeError):
+    pass  # none yet, or none that can be read
+new.write_text(json.dumps(made, indent=2) + "\n")
+END
 mv "$report" out/images.json

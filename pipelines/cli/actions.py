@@ -54,10 +54,12 @@ def run_everything(config: Config, narrator: Narrator, prices: "Prices | None" =
     Each pipeline runs once more where its first run was not answered from the cache already, which
     tells what a run costs in which nothing is left to do.
     """
+    from pipelines.ledger.images import read_images
     from pipelines.tracking import new_study_id
 
     started = time.perf_counter()
     _check(config, FRAMEWORKS)
+    read_images()  # the ledger's, which comes last: unreadable, it is told now
     study_id = new_study_id()
     get_workload(config, ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:

@@ -2,14 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.cli.narrator import Narrator
 from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.kubeflow_times import run_times
 from pipelines.strategies import Framework
+from pipelines.submit.pod_events import PodEvents
 from pipelines.submit.submission import JOBS_FOLDER, PipelineName, on_cluster, write_submission
 from pipelines.training_run import Listener
 
@@ -61,10 +65,10 @@ def submit(
     version: str | None = None,
     token_file: Path | None = None,
     wait: bool = False,
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Compile, upload and run the named pipelines; with ``wait`` one after the other, to the end.
 
-    Returns the ids and addresses of their runs.
+    Returns the ids of their runs, and with ``wait`` their times.
 
     Raises:
         InputError: if the server refuses it.
@@ -81,7 +85,7 @@ def submit(
     cluster = own.cluster
     # Before anything is compiled, which takes longer than being refused.
     client = KfpClient(address, cluster.namespace, Credentials.find(token_file))
-    runs = []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="tandem-submit-") as folder:
         with narrator.task("compile") as task:
             task.update(", ".join(names))
@@ -103,9 +107,14 @@ def submit(
                 task.outcome = f"{called}, version {version_name}: {client.address(run_id)}"
             runs.append({"pipeline": called, "version": version_name, "run_id": run_id})
             if wait:
+                events = PodEvents(cluster.namespace)
                 with narrator.task(f"run {name}") as task:
-                    follow_run(client, run_id, cluster.namespace, task.update, narrator.say)
+                    ended = follow_run(
+                        *(client, run_id, cluster.namespace, task.update, narrator.say),
+                        on_poll=events.take_now_and_then,
+                    )
                     task.outcome = "succeeded"
+                runs[-1]["times"] = _tell_times(client.document(ended), events, narrator)
     return {"runs": runs}
 
 
@@ -138,6 +147,22 @@ def train_on_kubernetes(
         told = [] if speed is None else [f"{speed:,.0f} examples/s"]
         task.outcome = ", ".join([*told, f"run {run_id} in {config.cluster.tracking_uri}"])
     return metrics
+
+
+def _tell_times(
+    document: Mapping[str, Any], events: PodEvents, narrator: Narrator
+) -> dict[str, Any] | None:
+    """What a run that has ended well took; None if its record does not tell, which fails nobody."""
+    from pipelines.cli.run_times import tell_run_times
+
+    try:
+        times = run_times(document, events.starts())
+    except InputError as error:
+        narrator.say(f"What the run took is not known: {error}")
+        return None
+    note = events.why_not_all(times.tasks.values())
+    tell_run_times(times, note, narrator)
+    return {**asdict(times), "overhead_seconds": times.overhead_seconds, "note": note or None}
 
 
 def _refuse_others_files(output: Path) -> None:

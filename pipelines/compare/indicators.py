@@ -46,6 +46,7 @@ def indicators_of(report: Report, records: Sequence[RunRecord]) -> dict[Criterio
                 "more",
             ),
             figures.ledger("installed size", "B", "install_bytes"),
+            figures.ledger("container image", "B", "image_bytes"),
             figures.strategies(),
         ],
         "performance_and_scalability": [figures.throughput(), figures.efficiency()],
@@ -63,6 +64,9 @@ def indicators_of(report: Report, records: Sequence[RunRecord]) -> dict[Criterio
         "time_to_deploy": [
             figures.dag("whole DAG, nothing cached", "s", lambda it: it.seconds),
             figures.dag("start-up of a DAG's component, mean", "s", mean_startup),
+            figures.ledger(
+                "building the container image", "s", "image_build_seconds", basis="once"
+            ),
             figures.ledger("lines of manifest", "lines", "manifest_lines"),
             figures.operation("variables that a worker needs", "count", "environment_variables"),
         ],

@@ -20,6 +20,10 @@ class Maintenance(Part):
     """With all that these bring in turn."""
     install_bytes: int | None = None
     """Of their files."""
+    image_bytes: int | None = None
+    """The framework's container image, as the engine keeps it."""
+    image_build_seconds: float | None = None
+    """Of building it, no layer from the cache."""
     bounded_requirements: int | None = None
     """Requirements of these packages on each other that have an upper bound."""
     held_back_share: float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.compare import formats
-from pipelines.ledger.model import FileCode, Ledger
+from pipelines.ledger.model import FileCode, Image, Ledger
 from pipelines.metrics import METRICS
 from pipelines.strategies import Framework
 
@@ -23,6 +23,8 @@ TITLES: dict[str, str] = {
     "direct_dependencies": "Packages asked for",
     "total_dependencies": "All that come with them",
     "install_bytes": "Installed",
+    "image_bytes": "Container image",
+    "image_build_seconds": "Building that image",
     "bounded_requirements": "Requirements with an upper bound",
     "held_back_share": "Of these, exclude the newest release",
     "resolvable_share": "Platforms that can be resolved for",
@@ -42,6 +44,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "count": lambda value: f"{value:,.0f}",
     "lines": lambda value: f"{value:,.0f}",
     "B": formats.gibibytes,
+    "s": formats.seconds,
     "share": lambda value: formats.percent(value, 0),
     "years": lambda value: f"{value:.1f} libyears",
     "days": lambda value: f"{value:,.0f} days",
@@ -158,6 +161,15 @@ def details_of(ledger: Ledger) -> dict[str, list[str]]:
             for each in ledger.vulnerabilities
         ],
         "Unknown to the advisory service": ledger.not_audited,
+        "Container image": [_image(ledger.image)] if ledger.image else [],
         "Deprecation warnings": [f"{each.module}: {each.message}" for each in ledger.warnings],
     }
     return {title: items for title, items in told.items() if items}
+
+
+def _image(image: Image) -> str:
+    commit, _, modified = image.revision.partition("-")
+    return (
+        f"{image.tag} for {image.accelerator}, by Docker {image.engine} at commit {commit[:12]}"
+        f"{', files of which were modified' if modified else ''}"
+    )

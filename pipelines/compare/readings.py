@@ -180,13 +180,20 @@ class Figures:
         }
         return _indicator(name, unit, "less", "count", readings)
 
-    def ledger(self, name: str, unit: str, row: str, prefer: Prefer = "less") -> Indicator:
+    def ledger(
+        self,
+        name: str,
+        unit: str,
+        row: str,
+        prefer: Prefer = "less",
+        basis: Basis = "count",
+    ) -> Indicator:
         """A row of the ledger, if it has it and it was checked."""
         readings = {
             framework: Reading(value=getattr(kept, row), mlflow_run_ids=[kept.mlflow_run_id])
             for framework, kept in self._report.maintenance.items()
         }
-        return _indicator(name, unit, prefer, "count", readings)
+        return _indicator(name, unit, prefer, basis, readings)
 
     def strategies(self) -> Indicator:
         """How many this project took up, which is its choice and speaks for no framework."""

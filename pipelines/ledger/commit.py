@@ -2,7 +2,7 @@
 
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
 
-__all__ = ["Commit", "checked_out", "commit_of", "find_commit"]
+__all__ = ["Commit", "changed_since", "checked_out", "commit_of", "find_commit"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ def find_commit(revision: str, root: Path = PROJECT_ROOT) -> Commit:
     seconds = _git(root, "show", "--no-patch", "--format=%ct", name)
     number = _git(root, "rev-list", "--count", name)
     return Commit(name, datetime.fromtimestamp(int(seconds or 0), UTC), int(number or 0))
+
+
+def changed_since(
+    revision: str, patterns: Sequence[str], root: Path = PROJECT_ROOT
+) -> list[str] | None:
+    """The tracked files of these patterns that differ from a commit's; None if git cannot tell."""
+    said = _git(root, "diff", "--relative", "--name-only", revision, "--", *patterns)
+    return None if said is None else said.splitlines()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pipelines.ledger.bounds import bounds_among, held_back
 from pipelines.ledger.code import GLUE, Code, code_of, glue_share, total_of
 from pipelines.ledger.configuration import config_fields, dag_lines, script_lines
 from pipelines.ledger.freshness import ages_of, days_since_release, libyears
+from pipelines.ledger.images import image_of
 from pipelines.ledger.index import Release, releases_of
 from pipelines.ledger.model import FileCode, Ledger
 from pipelines.ledger.packages import Packages
@@ -33,6 +34,7 @@ NETWORKED = (
     "known_vulnerabilities",
 )
 """The entries that the network is needed for."""
+FROM_CACHE = "layers came from the cache; run `make images ARGS=--no-cache`"
 OnProgress = Callable[[str], None]
 
 
@@ -74,6 +76,9 @@ def measure_here(
 
     Unless the lines of the DAG are known, it is compiled, which takes the seconds of importing the
     framework.
+
+    Raises:
+        InputError: if ``out/images.json`` is not what ``make images`` writes.
     """
     files = code_of(PROJECT_ROOT / f"{framework}_pipeline")
     code = total_of(files)
@@ -99,7 +104,17 @@ def measure_here(
         entries.details["dag_lines"] = dag
         return {"manifest_lines": dag + script_lines(framework)}
 
+    def built() -> dict[str, float]:
+        image = entries.details["image"] = image_of(framework)
+        found: dict[str, float] = {"image_bytes": image.bytes}
+        if image.build_seconds is None:
+            entries.not_checked["image_build_seconds"] = FROM_CACHE
+        else:
+            found["image_build_seconds"] = image.build_seconds
+        return found
+
     entries.take(warned, "deprecation_warnings")
+    entries.take(built, "image_bytes", "image_build_seconds")
     entries.take(manifests, "manifest_lines")
     ledger = Ledger(
         framework=framework,

@@ -12,6 +12,7 @@ __all__ = [
     "Bound",
     "FileCode",
     "GivenWarning",
+    "Image",
     "Ledger",
     "Resolution",
     "Vulnerability",
@@ -85,6 +86,22 @@ class GivenWarning(_Part):
     """Its first line."""
 
 
+class Image(_Part):
+    """The side's container image, as it was last built here."""
+
+    tag: str
+    bytes: int
+    """Of all its layers, as the engine keeps them."""
+    build_seconds: float | None
+    """Null: some layers came from the cache."""
+    accelerator: str
+    """``cpu`` or ``cuda``."""
+    revision: str
+    """The commit that it was built at, with ``-modified`` after it where files differed."""
+    engine: str
+    """Docker's version."""
+
+
 class FileCode(_Part):
     """One file of the twin."""
 
@@ -133,5 +150,6 @@ class Ledger(_Part):
     not_audited: list[str] = []
     """Packages of which the advisory service knows nothing."""
     warnings: list[GivenWarning] = []
+    image: Image | None = None
     dag_lines: int | None = None
     """Of the compiled DAG alone; the same as long as code and packages are."""

@@ -16,16 +16,15 @@ from pipelines.ledger.commit import Commit, commit_of
 from pipelines.ledger.measure import NETWORKED, measure_here, with_network, without_network
 from pipelines.ledger.model import LEDGER_NAME, Ledger
 from pipelines.ledger.packages import Packages, packages_of
-from pipelines.ledger.unchecked import OFFLINE
 from pipelines.parity.software import code_digest
 from pipelines.runs import NOT_CHECKED_TAG, RunRecord
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
 
 __all__ = ["Network", "keep_ledger", "read_ledger"]
 
-Network = Literal["ask", "skip", "kept"]
-"""Where the entries come from that the network is needed for: it is asked; it is not; or they are
-what was found before for the same packages, which costs no time."""
+Network = Literal["ask", "kept"]
+"""Where the entries come from that the network is needed for: it is asked; or they are what was
+found before for the same packages, which costs no time."""
 NEVER_ASKED = "needs the network, which `tandem ledger` asks"
 _CARRIED = (
     "networked",
@@ -50,7 +49,7 @@ def keep_ledger(
     """Measure both sides, and track what is not yet tracked; returns the entries.
 
     Raises:
-        InputError: if a side's environment is missing.
+        InputError: if a side's environment is missing, or ``out/images.json`` cannot be read.
     """
     tracking.prepare_store(config)
     known = [run for run in tracking.read_runs(config) if _is_ledger(run)]
@@ -77,15 +76,17 @@ def keep_ledger(
     for framework, (here, packages, params) in begun.items():
         if network == "ask":
             ledger = with_network(here, packages, _about(framework, on_progress))
-        elif network == "skip":
-            ledger = without_network(here, OFFLINE)
         else:
             asked = [run for run in known if any(name in run.metrics for name in NETWORKED)]
             before = _newest(config, asked, params, "framework", "packages_sha256")
             ledger = _carried(here, before) if before else without_network(here, NEVER_ASKED)
         ledger = ledger.model_copy(update=when)
-        run_id = next((run.run_id for run in known if _holds(run, params, ledger)), None)
-        run_id = run_id or _track(config, ledger, study_id, params, commit)
+        # Against the newest alone: what an older one holds is not what the report would show.
+        newest = next((run for run in reversed(known) if _is_of(run, framework)), None)
+        if newest and _holds(newest, params, ledger):
+            run_id = newest.run_id
+        else:
+            run_id = _track(config, ledger, study_id, params, commit)
         ledgers[framework] = ledger.model_copy(update={"mlflow_run_id": run_id})
     return ledgers
 
@@ -123,6 +124,10 @@ def _track(
 
 def _is_ledger(run: RunRecord) -> bool:
     return run.kind == "ledger" and run.status == "FINISHED"
+
+
+def _is_of(run: RunRecord, framework: Framework) -> bool:
+    return run.params.get("framework") == framework
 
 
 def _about(framework: Framework, on_progress: Callable[[str], None]) -> Callable[[str], None]:

@@ -35,6 +35,9 @@ def print_ledger(ledgers: Mapping[Framework, Ledger], console: Console) -> None:
     table = table_of("What keeping each side costs", "<", *map(formats.title, ledgers))
     for row in rows:
         table.add_row(row.title, *(row.cells[name] for name in ledgers))
+    if any(each.networked for each in ledgers.values()):
+        asked = (each.networked[:10] if each.networked else None for each in ledgers.values())
+        table.add_row("Network asked", *(day or formats.UNKNOWN for day in asked))
     console.print()
     console.print(table)
     for line in reasons_of(rows):

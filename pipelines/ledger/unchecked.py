@@ -1,9 +1,6 @@
 """What cannot be had here: said in one line, and never taken for zero."""
 
-__all__ = ["OFFLINE", "Unchecked"]
-
-OFFLINE = "--offline"
-"""The reason for what was left out because it needs the network."""
+__all__ = ["Unchecked"]
 
 
 class Unchecked(Exception):

@@ -115,6 +115,11 @@ class KfpClient:
         """A run and its tasks as they stand now."""
         return self._asked(self._runs.run_service_get_run, run_id)
 
+    def document(self, run: Any) -> dict[str, Any]:
+        """A run as the API's JSON has it."""
+        found: dict[str, Any] = self._api.sanitize_for_serialization(run)
+        return found
+
     def address(self, run_id: str) -> str:
         """Where the server's pages show a run."""
         return f"{self.host}/#/runs/details/{run_id}"

@@ -23,10 +23,12 @@ def follow_run(
     namespace: str,
     on_progress: OnProgress,
     on_line: Callable[[str], None],
-) -> None:
-    """Wait until a run has ended well.
+    on_poll: Callable[[], None] = lambda: None,
+) -> Any:
+    """Wait until a run has ended well; returns it as it then is.
 
-    ``on_line`` is called with the last lines of the step that failed, if one did.
+    ``on_line`` is called with the last lines of the step that failed, if one did; ``on_poll`` every
+    few seconds meanwhile.
 
     Raises:
         WorkError: if it has not, naming the task that failed.
@@ -43,9 +45,10 @@ def follow_run(
             on_progress(*now)
         if run.state in _ENDED:
             break
+        on_poll()
         time.sleep(_POLL_SECONDS)
     if run.state == "SUCCEEDED":
-        return
+        return run
     failed = [step for step in steps if _state(step) == "FAILED"]
     if not failed:
         reason = f": {run.error.message}" if run.error and run.error.message else ""

@@ -1,5 +1,6 @@
-"""The little of Kubernetes' API that a training job needs, with bounded retries."""
+"""The little of Kubernetes' API that submitting needs, with bounded retries."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ _ATTEMPTS = 5
 _SECONDS_BETWEEN = 0.25
 """Doubled from one attempt to the next."""
 _SECONDS_TO_ANSWER = 30
+_SECONDS_TO_CONNECT = 5
+"""Where nothing depends on it."""
 _SECONDS_OF_SILENCE = 600
 """After which the connection that follows a log is taken for dead, and made anew."""
 
@@ -36,7 +39,7 @@ def retries() -> Retry:
 
 
 class KubernetesApi:
-    """Jobs, their pods and their logs, in one namespace."""
+    """Jobs, their pods, these pods' logs and events, in one namespace."""
 
     def __init__(self, namespace: str, configuration: Any = None) -> None:
         """With a pod's own service account, else as kubectl is configured here.
@@ -111,6 +114,24 @@ class KubernetesApi:
         )
         return list(listed.items)
 
+    def pod_events(self) -> list[dict[str, Any]]:
+        """What has happened to pods of late, as the API's JSON has it.
+
+        Raises:
+            WorkError: if the cluster does not tell.
+        """
+        response = self._asked(
+            *(self._core.list_namespaced_event, self.namespace),
+            field_selector="involvedObject.kind=Pod",
+            what="what has happened to pods",
+            _preload_content=False,
+            _request_timeout=(_SECONDS_TO_CONNECT, _SECONDS_TO_ANSWER),
+        )
+        try:
+            return list(json.loads(response.data)["items"])
+        except (HTTPError, ValueError, KeyError, TypeError):
+            raise WorkError("what the Kubernetes API says of events is none") from None
+
     def last_lines(self, pod: str, count: int) -> list[str]:
         """The end of a pod's log; none if it is gone."""
         from kubernetes.client import ApiException
@@ -148,21 +169,21 @@ class KubernetesApi:
         except (ApiException, HTTPError):
             return  # asked for again, from where it broke off
 
-    def _asked(self, method: Any, *arguments: Any, **options: Any) -> Any:
+    def _asked(
+        self, method: Any, *arguments: Any, what: str = "how the job goes", **options: Any
+    ) -> Any:
         from kubernetes.client import ApiException
 
         try:
-            return method(*arguments, **options, _request_timeout=_SECONDS_TO_ANSWER)
+            return method(*arguments, **{"_request_timeout": _SECONDS_TO_ANSWER, **options})
         except ApiException as error:
-            raise WorkError(f"the cluster does not say how the job goes: {told(error)}") from None
+            raise WorkError(f"the cluster does not say {what}: {told(error)}") from None
         except HTTPError as error:
             raise _unreachable(error) from None
 
 
 def told(error: Any) -> str:
     """What an API says of a refusal, in one line: its message, without headers."""
-    import json
-
     try:
         message = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):
@@ -171,6 +192,7 @@ def told(error: Any) -> str:
 
 
 def _find_configuration() -> Any:
+    import yaml
     from kubernetes import client, config
 
     found = client.Configuration()
@@ -179,7 +201,8 @@ def _find_configuration() -> Any:
     except config.ConfigException:
         try:
             config.load_kube_config(client_configuration=found)
-        except (config.ConfigException, OSError):
+        # The last three: a file that is there, but is no configuration.
+        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, ValueError):
             raise InputError(
                 "no Kubernetes cluster: this is no pod of one, and kubectl has no context here "
                 "(KUBECONFIG, ~/.kube/config)"

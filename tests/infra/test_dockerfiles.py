@@ -162,6 +162,22 @@ def test_images_are_built_measured_and_reported(clone: Clone) -> None:
     assert all("--build-arg PACKAGES= " in build for build in clone.builds())
 
 
+def test_the_others_figures_stay_as_long_as_they_are_of_the_same_build(clone: Clone) -> None:
+    def measured(**variables: str) -> dict[str, str]:
+        assert clone.build(**variables).returncode == 0
+        report = json.loads((clone.root / "out" / "images.json").read_text())
+        return {name: image["tag"] for name, image in report["images"].items()}
+
+    tags = measured(IMAGES="tf torch")
+    assert measured(IMAGES="core", REPOSITORY="team/") == {
+        "core": f"team/tandem-core:{pipelines.__version__}",
+        **tags,
+    }
+    assert list(measured(IMAGES="torch", ACCELERATOR="cuda")) == ["torch"]
+    (clone.root / "out" / "images.json").write_text("[]")
+    assert list(measured(IMAGES="torch", ACCELERATOR="cuda")) == ["torch"]
+
+
 def test_a_cuda_build_has_a_tag_of_its_own_and_options_go_to_the_engine(clone: Clone) -> None:
     done = clone.build("--no-cache", IMAGES="torch", ACCELERATOR="cuda", REPOSITORY="team/")
 

@@ -53,7 +53,10 @@ def ledger(
     ] = None,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Leave out what needs the network, which takes a minute."),
+        typer.Option(
+            "--offline",
+            help="Do not ask the network: take what it said before, if packages are the same.",
+        ),
     ] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -70,7 +73,7 @@ def ledger(
         from pipelines.ledger.commit import find_commit
 
         find_commit(against)  # before a minute is spent
-    ledgers = actions.ledger(loaded, Narrator(), network="skip" if offline else "ask")
+    ledgers = actions.ledger(loaded, Narrator(), network="kept" if offline else "ask")
     if against is not None:
         difference = actions.difference(loaded, ledgers, against)
         print_difference(difference, Console(stderr=True))

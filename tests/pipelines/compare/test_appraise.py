@@ -185,6 +185,22 @@ def test_what_was_measured_once_calls_no_side(appraised: Callable[..., Report], 
     assert (whole.better, whole.remark) == ("not comparable", "measured once")
 
 
+def test_an_images_size_is_counted_and_its_build_was_timed_once(
+    study: Any, add_overhead: AddOverhead, quickstart: Config
+) -> None:
+    study.ledger("tf", image_bytes=4e9, image_build_seconds=400.0)
+    study.ledger("torch", image_bytes=2e9, image_build_seconds=300.0)
+
+    report = appraise(add_overhead(build_report(study.runs)), study.runs, quickstart, None)
+
+    size, build = (
+        indicators(report)[name] for name in ("container image", "building the container image")
+    )
+    assert (size.tf.value, size.torch.value, size.better) == (4e9, 2e9, "torch")
+    assert (build.tf.value, build.torch.value) == (400.0, 300.0)
+    assert (build.better, build.remark) == ("not comparable", "measured once")
+
+
 def test_what_an_operator_must_know_is_counted(appraised: Callable[..., Report]) -> None:
     nothing = dict.fromkeys(Operation.model_fields)
     known = Operation(**nothing | {"environment_variables": 11})

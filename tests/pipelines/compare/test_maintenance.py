@@ -17,6 +17,7 @@ from pipelines.ledger.model import (
     Bound,
     FileCode,
     GivenWarning,
+    Image,
     Ledger,
     Resolution,
     Vulnerability,
@@ -62,6 +63,14 @@ def ledger() -> Ledger:
         ],
         not_audited=["i"],
         warnings=[GivenWarning(category="FutureWarning", module="j", message="old")],
+        image=Image(
+            tag="tandem-tf:0.1.0",
+            bytes=3_000_000_000,
+            build_seconds=None,
+            accelerator="cpu",
+            revision="fedcba9876543210-modified",
+            engine="20.10",
+        ),
     )
 
 
@@ -73,7 +82,12 @@ def test_a_measure_that_was_not_checked_is_no_zero_and_says_why() -> None:
     rows = rows_of(
         {
             "tf": {"libyears_behind": 60.71, "held_back_share": 0.1815, "install_bytes": 3e9},
-            "torch": {"libyears_behind": 14.36, "known_vulnerabilities": 0},
+            "torch": {
+                "libyears_behind": 14.36,
+                "known_vulnerabilities": 0,
+                "image_bytes": 1.5 * 2**30,
+                "image_build_seconds": 301.4,
+            },
         },
         {
             "tf": {"known_vulnerabilities": "no service", "deprecation_warnings": "run it"},
@@ -83,6 +97,8 @@ def test_a_measure_that_was_not_checked_is_no_zero_and_says_why() -> None:
 
     assert {row.title: list(row.cells.values()) for row in rows} == {
         "Installed": ["2.8 GiB", "–"],
+        "Container image": ["–", "1.5 GiB"],
+        "Building that image": ["–", "301 s"],
         "Of these, exclude the newest release": ["18 %", "not checked"],
         "Behind the newest releases": ["60.7 libyears", "14.4 libyears"],
         "Known vulnerabilities": ["not checked", "0"],
@@ -116,6 +132,10 @@ def test_the_details_tell_what_figures_rest_on(ledger: Ledger) -> None:
         "Age not known": ["g"],
         "Known vulnerabilities": ["h 1: X-1, mended in 1.1", "h 1: X-2, not mended yet"],
         "Unknown to the advisory service": ["i"],
+        "Container image": [
+            "tandem-tf:0.1.0 for cpu, by Docker 20.10 at commit fedcba987654, files of which were "
+            "modified"
+        ],
         "Deprecation warnings": ["j: old"],
     }
 
@@ -142,6 +162,7 @@ def test_the_page_shows_both_sides_with_their_reasons_and_runs(full_study, ledge
     assert "Known vulnerabilities: not checked: the &lt;service&gt; does not answer" in section
     assert section.count("0123456789ab-dirty") == 2
     assert section.count("<td>2026-01-02</td>") == 2
+    assert section.count("<code>fedcba987654-modified</code>") == 2
     assert "no wheels &lt;here&gt;" in section
     assert all(run.run_id in section for run in runs)
 

@@ -23,6 +23,7 @@ from pipelines.tracking.connection import connect
 
 NAMES = [name for name, metric in METRICS.items() if metric.group == "maintenance"]
 HERE = [name for name in NAMES if name not in NETWORKED]
+BY_OTHER_COMMANDS = {"deprecation_warnings", "image_bytes", "image_build_seconds"}
 FIRST = {"tf": 200.0, "torch": 70.0}
 
 
@@ -161,20 +162,44 @@ def test_what_the_network_said_is_kept_for_the_same_packages(
     measured.versions = {"thing": "2.0"}
     assert "libyears_behind" in actions.ledger(config, Narrator(), network="kept")["tf"].not_checked
 
-    offline = actions.ledger(config, Narrator(), network="skip")["tf"]
-    assert set(offline.not_checked.values()) == {"--offline"}
-    assert not set(offline.metrics) & set(NETWORKED)
+
+def test_offline_keeps_what_the_network_said_in_the_newest_ledger(
+    config: Config, measured: Measured
+) -> None:
+    actions.ledger(config, Narrator())
+
+    said = CliRunner().invoke(app, ["ledger", "--offline", "--set", f"output={config.output}"])
+
+    assert said.exit_code == 0
+    assert measured.asked == ["tf", "torch"]
+    assert "2026-01-03" in next(
+        line for line in said.stderr.splitlines() if "Network asked" in line
+    )
+    kept = maintenance_of(newest_ledgers(read_runs(config)))["tf"]
+    assert kept.libyears_behind == NETWORKED.index("libyears_behind")
+
+
+def test_the_newest_ledger_is_the_present_one_where_an_older_one_says_the_same(
+    config: Config, measured: Measured
+) -> None:
+    for lines in (1000.0, 1001.0, 1000.0):
+        measured.lines["tf"] = lines
+        actions.ledger(config, Narrator())
+
+    runs = read_runs(config)
+    assert len(runs) == 4
+    assert maintenance_of(newest_ledgers(runs))["tf"].code_lines == 1000
 
 
 def test_a_dag_is_compiled_once_for_the_same_code_and_packages(
     config: Config, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
-        actions.ledger(config, Narrator(), network="skip")
+        actions.ledger(config, Narrator(), network="kept")
     assert measured.known_dag_lines == [None, None, 600, 600]
 
     monkeypatch.setattr(record, "code_digest", lambda: "other")
-    actions.ledger(config, Narrator(), network="skip")
+    actions.ledger(config, Narrator(), network="kept")
     assert measured.known_dag_lines[4:] == [None, None]
 
 
@@ -198,5 +223,5 @@ def test_each_side_is_measured_under_the_names_of_the_table() -> None:
         found = without_network(measure_here(framework, packages_of(framework), 600), "none here")
         assert [name for name in NAMES if name in found.metrics] == list(found.metrics)
         assert {*found.metrics, *found.not_checked} == set(NAMES)
-        assert set(found.not_checked) - {"deprecation_warnings"} == set(NETWORKED)
+        assert set(found.not_checked) - BY_OTHER_COMMANDS == set(NETWORKED)
         assert all(found.metrics[name] > 0 for name in HERE if name in found.metrics)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import jsonschema
 import pytest
 import yaml
+from kubernetes.config import kube_config
 from typer.testing import CliRunner
 
 from pipelines.cli.commands import app
@@ -31,6 +32,7 @@ from pipelines.submit import client as client_module
 from pipelines.submit import follow
 from pipelines.submit.client import KfpClient
 from pipelines.submit.credentials import COOKIE_VARIABLE, TOKEN_VARIABLE, Credentials
+from tests.pipelines.kubeflow_documents import DRIVER, event, quickstart, train_events
 
 TOKEN = "the-good-token"
 COOKIE = "session=the-good-cookie"
@@ -48,6 +50,10 @@ class KfpServer:
     task_error: str | None = None
     """With it a run's cell fails, and its log says so."""
     polls_to_end: int = 2
+    record: dict[str, Any] = field(default_factory=dict)
+    """What it keeps of a run that has ended well, besides its state."""
+    events: list[dict[str, Any]] | None = None
+    """Those of Kubernetes, in whose place it is too; None: the user may not see them."""
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: list[dict[str, Any]] = field(default_factory=list)
     experiments: list[dict[str, Any]] = field(default_factory=list)
@@ -144,6 +150,11 @@ def _handler(state: KfpServer) -> type[BaseHTTPRequestHandler]:
             if path == "/k8s/pod/logs":
                 assert query == {"podname": "pod-cell", "runid": "r0", "podnamespace": "tandem"}
                 return f"epoch 1\n{state.task_error}\n"
+            if path == "/api/v1/namespaces/tandem/events":
+                assert query == {"fieldSelector": "involvedObject.kind=Pod"}
+                if state.events is None:
+                    raise Refused(403, 'events is forbidden: User "me" cannot list them')
+                return {"kind": "EventList", "items": state.events}
             form = self.headers.get("Content-Type", "").startswith("multipart/")
             body = json.loads(raw) if raw and not form else None
             operation = state.check(method, path, query, body)
@@ -227,6 +238,8 @@ def _advanced(state: KfpServer, held: dict[str, Any]) -> dict[str, Any]:
         tasks[-1]["child_tasks"] = [{"task_id": "t3"}]
         tasks.append(_task("t3", "executor", "FAILED", "pod-cell"))
     held["run"] |= {"state": last if ended else "RUNNING", "run_details": {"task_details": tasks}}
+    if ended and not state.task_error:
+        held["run"] |= state.record
     return held["run"]
 
 
@@ -261,6 +274,7 @@ def _closed(schema: Any) -> Any:
 @pytest.fixture
 def server(swagger: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     monkeypatch.setattr(follow, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/none")
     with KfpServer(swagger).running() as running:
         yield running
     assert running.complaints == []
@@ -269,6 +283,22 @@ def server(swagger: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.fixture
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+
+
+@pytest.fixture
+def kubectl(server: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set to the server; the file that says so."""
+    file = tmp_path / "kubeconfig"
+    context = {"cluster": "there", "user": "me"}
+    content = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": context}],
+        "clusters": [{"name": "there", "cluster": {"server": server.host}}],
+        "users": [{"name": "me", "user": {"token": TOKEN}}],
+    }
+    file.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
+    return file
 
 
 @pytest.fixture
@@ -474,24 +504,131 @@ def test_a_run_that_fails_names_its_task_and_shows_the_end_of_its_log(
 
     assert "task 'torch ddp x2 #1' failed: error: worker 1 ended with SIGKILL" in str(failure.value)
     assert f"{server.host}/#/runs/details/r0" in str(failure.value)
-    assert "epoch 1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "epoch 1" in said
+    assert "What each task took" not in said
     assert failure.value.exit_code == 1
 
 
-def test_the_command_submits_and_says_so_as_json(
-    server: KfpServer, token: None, tmp_path: Path
+def record_of(document: dict[str, Any]) -> dict[str, Any]:
+    """What the server adds to the run that it was asked for."""
+    return {name: document[name] for name in ("created_at", "finished_at", "run_details")}
+
+
+@pytest.fixture
+def timed(server: KfpServer) -> KfpServer:
+    """Its runs take what the quickstart's would; events tell of one of their pods."""
+    server.record = record_of(quickstart())
+    server.events = train_events()["items"]
+    return server
+
+
+def drivers_events() -> list[dict[str, Any]]:
+    return [event(f"quick-x7-{DRIVER}{number}", "Scheduled", 6) for number in (10, 20, 30)]
+
+
+def test_the_command_submits_waits_and_says_as_json_what_the_run_took(
+    timed: KfpServer, token: None, kubectl: Path, tmp_path: Path
 ) -> None:
+    assert timed.events is not None
+    timed.events += drivers_events()
+
     said = CliRunner().invoke(
         app,
         [
             "submit",
-            *("--host", server.host, "--pipeline", "ingest", "--wait", "--json"),
+            *("--host", timed.host, "--pipeline", "ingest", "--wait", "--json"),
             *("--set", f"output={tmp_path}"),
         ],
     )
 
     assert said.exit_code == 0
-    assert json.loads(said.stdout)["runs"][0]["run_id"] == "r0"
+    [run] = json.loads(said.stdout)["runs"]
+    assert run["run_id"] == "r0"
+    times = run["times"]
+    assert times.pop("tasks")["train"] == {
+        "seconds": 66.0,
+        "startup_seconds": 38.0,
+        "running_seconds": 28.0,
+        "scheduling_seconds": 4.5,
+        "pull_seconds": 25.25,
+        "pods": 2,
+        "cached": False,
+    }
+    assert times == {
+        "seconds": 100.0,
+        "running_seconds": 36.0,
+        "overhead_seconds": 64.0,
+        "pods": 6,
+        "note": None,
+    }
+
+
+def test_a_run_that_ended_well_is_followed_by_what_each_task_took(
+    send: Callable[..., Any],
+    timed: KfpServer,
+    token: None,
+    kubectl: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    send(wait=True)
+
+    lines = capsys.readouterr().err.splitlines()
+    begin = lines.index(next(line for line in lines if line.startswith("What each task took")))
+    rows = [line.split() for line in lines[begin + 1 : begin + 5]]
+    assert rows == [
+        ["task", "seconds", "start-up", "pods", "pull", "cached"],
+        ["validate", "25", "17", "2", "–", "no"],
+        ["transform", "5", "–", "1", "–", "yes"],
+        ["train", "66", "38", "2", "25", "no"],
+    ]
+    told = " ".join(lines[begin + 5 :])
+    assert "took 100 s, in 64 s of which no component's container ran; 6 pods." in told
+    assert "2 of 3 tasks are timed by Kubeflow's record alone" in told
+    assert "namespace tandem has no events of their pods" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "the cluster does not say what has happened to pods: 403 events is forbidden"),
+        ("", "no Kubernetes cluster: this is no pod of one"),
+        ("contexts: [", "no Kubernetes cluster: this is no pod of one"),
+        ("a note", "no Kubernetes cluster: this is no pod of one"),
+    ],
+    ids=["no permission", "no context", "no YAML", "no configuration"],
+)
+def test_where_kubernetes_tells_nothing_the_runs_record_does(
+    send: Callable[..., Any],
+    timed: KfpServer,
+    token: None,
+    kubectl: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    reason: str,
+) -> None:
+    timed.events = None
+    if content is not None:
+        kubectl.write_text(content)
+
+    [run] = send(wait=True)["runs"]
+
+    times = run["times"]
+    start = "All tasks are timed by Kubeflow's record alone, without image pulls: "
+    assert times["note"].startswith(start + reason)
+    assert times["note"] in capsys.readouterr().err.splitlines()
+    train = times["tasks"]["train"]
+    assert (train["startup_seconds"], train["pull_seconds"]) == (36.0, None)
+    assert times["overhead_seconds"] == 62.0
+
+
+def test_a_record_that_tells_nothing_fails_no_run_that_ended_well(
+    send: Callable[..., Any], token: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run] = send(wait=True)["runs"]
+
+    assert run["times"] is None
+    assert "What the run took is not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
