@@ -45,6 +45,7 @@ from pipelines.recorder import Recorder, StepClock
 from pipelines.resources import HostMeter
 from pipelines.saver import Saver
 from pipelines.strategies import FRAMEWORK_TITLES, FRAMEWORKS, Framework
+from pipelines.tracking.tracked import SYSTEM_METRICS_SECONDS
 from pipelines.worker import Worker
 
 __all__ = ["recording_seconds"]
@@ -132,7 +133,7 @@ def _evaluate(
     parts = {
         "calls": per_step / step_seconds,
         "events": per_event / recorder._SECONDS_BETWEEN_EVENTS,
-        "system_metrics": sampling / tracking._SYSTEM_METRICS_SECONDS,
+        "system_metrics": sampling / SYSTEM_METRICS_SECONDS,
     }
     directly = sum(parts.values())
     return {

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import tracking
 from pipelines.cli import actions
 from pipelines.cli.commands import app
 from pipelines.cli.narrator import Narrator
@@ -20,6 +19,7 @@ from pipelines.ledger.packages import Packages, packages_of
 from pipelines.ledger.record import read_ledger
 from pipelines.metrics import METRICS
 from pipelines.tracking import read_runs
+from pipelines.tracking.connection import connect
 
 NAMES = [name for name, metric in METRICS.items() if metric.group == "maintenance"]
 HERE = [name for name in NAMES if name not in NETWORKED]
@@ -124,7 +124,7 @@ def test_a_run_stands_at_its_commits_place_in_history(config: Config, measured: 
     run = read_runs(config)[0]
     assert run.params["commit"] == "c0ffee"
     assert run.params["commit_time"] == "2026-01-02T00:00:00+00:00"
-    [point] = tracking._client(config).get_metric_history(run.run_id, "code_lines")
+    [point] = connect(config).get_metric_history(run.run_id, "code_lines")
     assert (point.step, point.timestamp / 1000) == (
         41,
         datetime(2026, 1, 2, tzinfo=UTC).timestamp(),
