@@ -101,7 +101,7 @@ class ClusterConfig(Section):
     images: ImagesConfig = ImagesConfig()
     service_account: DnsName | None = None
     """Whom the pipelines' steps run as: it may create training jobs and read their logs; null: as
-    Kubeflow Pipelines has it, ``pipeline-runner``."""
+    Kubeflow Pipelines has it, ``pipeline-runner``, or ``default-editor`` in a profile."""
     claim: DnsName = "tandem-data"
     """Persistent volume claim for datasets and runs, which many pods write to
     (``ReadWriteMany``)."""

@@ -98,11 +98,11 @@ def _refuse_what_cannot_run(config: Config) -> None:
 
 def _compile(config: Config, name: PipelineName, folder: Path, workers: int) -> Path:
     file = folder / f"{name}_pipeline.yaml"
-    accelerated: frozenset[str] = frozenset()
+    training: frozenset[str] = frozenset()
     if name == "tf" or name == "torch":
         _compile_framework(config, name, folder, workers)
         if workers == 1:
-            accelerated = frozenset({_TRAIN_EXECUTOR[name]})
+            training = frozenset({_TRAIN_EXECUTOR[name]})
     else:
         from kfp import compiler
 
@@ -115,7 +115,7 @@ def _compile(config: Config, name: PipelineName, folder: Path, workers: int) -> 
         command = executor["container"]["command"]
         if ENTRY_POINT in command:
             command[command.index(ENTRY_POINT)] = "pipelines.submit.tfx_step"
-    platform = surround(specification, config.cluster, accelerated)
+    platform = surround(specification, config.cluster, training)
     write_pipeline(file, specification, platform)
     return file
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
-from pipelines.submit.pods import Pod, tracking_credentials
+from pipelines.submit.pods import RESTRICTED_POD, Pod, tracking_credentials
 
 # The safe ones, in C where PyYAML has it: a study of many cells is a long file.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,17 +33,17 @@ def write_pipeline(file: Path, specification: dict[str, Any], platform: dict[str
 
 
 def surround(
-    specification: dict[str, Any], cluster: ClusterConfig, accelerated: frozenset[str] = frozenset()
+    specification: dict[str, Any], cluster: ClusterConfig, training: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """Give every step its place on the cluster; returns what belongs into the platform's document.
 
-    ``accelerated`` names the executors that train by themselves, and so get the accelerators of a
-    worker. Caching is turned off: its key has a dataset's path, not what lies there.
+    ``training`` names the executors that train by themselves, and so get what a worker's pod has.
+    Caching is turned off: its key has a dataset's path, not what lies there.
     """
     for dag in dags_of(specification):
         for task in dag["tasks"].values():
             task["cachingOptions"] = {}
-    pod = Pod(cluster, 1, 1)
+    pod = Pod(cluster, workers=1, threads_per_worker=cluster.threads_per_worker)
     variables = {
         CLUSTER_VARIABLE: cluster.model_dump_json(exclude_defaults=True),
         "MLFLOW_TRACKING_URI": cluster.tracking_uri,
@@ -55,9 +55,10 @@ def surround(
         container["env"] = [
             {"name": name, "value": value} for name, value in sorted({**own, **variables}.items())
         ]
-        if label in accelerated and cluster.accelerator.kind == "gpu":
-            container.setdefault("resources", {})["accelerator"] = _gpus(cluster)
-        platform[label] = _platform_of(cluster, pod, on_nodes="resources" in container)
+        on_devices = "accelerator" in container.get("resources", {})
+        if label in training:
+            container["resources"] = _resources(pod)
+        platform[label] = _platform_of(cluster, pod, label in training, on_devices)
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}}
 
 
@@ -69,22 +70,33 @@ def dags_of(specification: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield component["dag"]
 
 
-def _gpus(cluster: ClusterConfig) -> dict[str, str]:
-    """In the words of older servers and of newer ones, as kfp's compiler says it."""
-    count = str(cluster.accelerator.per_worker)
-    kind = "nvidia.com/gpu"
-    return {"count": count, "type": kind, "resourceCount": count, "resourceType": kind}
+def _resources(pod: Pod) -> dict[str, Any]:
+    """A worker's, in the words of the pipeline's specification."""
+    asked = dict(pod.resources["requests"])
+    said: dict[str, Any] = {}
+    for name in ("cpu", "memory"):
+        amount = asked.pop(name)
+        said |= {f"resource{name.title()}{bound}": amount for bound in ("Request", "Limit")}
+    for kind, count in asked.items():  # a GPU's or a TPU's, if there is one
+        said["accelerator"] = {"resourceType": kind, "resourceCount": count}
+    return said
 
 
-def _platform_of(cluster: ClusterConfig, pod: Pod, on_nodes: bool) -> dict[str, Any]:
+def _platform_of(
+    cluster: ClusterConfig, pod: Pod, trains: bool, on_devices: bool
+) -> dict[str, Any]:
     said: dict[str, Any] = {
+        # Kubeflow Pipelines drops privileges by itself, but leaves it to a step not to be root.
+        "securityContext": {
+            name: RESTRICTED_POD[name] for name in ("runAsUser", "runAsGroup", "runAsNonRoot")
+        },
         "pvcMount": [
             {
                 "constant": cluster.claim,
                 "mountPath": cluster.mount_path,
                 "pvcNameParameter": _constant(cluster.claim),
             }
-        ]
+        ],
     }
     if credentials := tracking_credentials(cluster):
         references = [(each["name"], each["valueFrom"]["secretKeyRef"]) for each in credentials]
@@ -97,7 +109,9 @@ def _platform_of(cluster: ClusterConfig, pod: Pod, on_nodes: bool) -> dict[str, 
                 "secretNameParameter": _constant(secret),
             }
         ]
-    if on_nodes:
+    if trains:
+        said["enabledSharedMemory"] = {"volumeName": "shm", "size": cluster.shared_memory}
+    if trains or on_devices:
         said["nodeSelector"] = {"labels": pod.node_selector}
         said["tolerations"] = pod.tolerations
     return said

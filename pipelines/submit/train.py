@@ -35,7 +35,7 @@ def train_job_request(
         name=job_name(config.name, framework, f"x{workers}"),
         framework=framework,
         layout=Layout.of(config, framework, workers),
-        arguments=train_arguments(cell, _CONFIG_IN_POD, output, study_id),
+        arguments=train_arguments(cell, _CONFIG_IN_POD, output, study_id=""),
         threads_per_worker=config.study.threads_per_worker,
         variables={
             CONFIG_VARIABLE: yaml.safe_dump(config.without_secrets(), sort_keys=False),

@@ -12,7 +12,7 @@ from pipelines.cell import Cell
 from pipelines.config import Config
 from pipelines.ingest.dataset import Dataset
 from pipelines.run_folder import RunFolder
-from pipelines.runs import PREEMPTED_TAG, RESUMED_TAG
+from pipelines.runs import PREEMPTED_TAG, RESUMED_TAG, RunKind
 from pipelines.tracking.connection import connect, quieten
 from pipelines.tracking.lifecycle import create_run, finish_run
 from pipelines.tracking.log import log_dataset, log_metrics, send_params, send_points
@@ -110,7 +110,8 @@ def tracked_run(
     """This process's part in a training run, ended with the outcome of the block.
 
     The run is the one that ``MLFLOW_RUN_ID`` names, else the one that ``folder`` holds since an
-    earlier attempt, else rank 0 creates it. System metrics are recorded meanwhile.
+    earlier attempt, else rank 0 creates it: a cell of the study ``study_id``, if that is not empty.
+    System metrics are recorded meanwhile.
     """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -121,7 +122,8 @@ def tracked_run(
         if run_id:  # a restarted job goes on with its run, which may have ended as failed
             connect(config).update_run(run_id, status="RUNNING")
         else:
-            run_id = create_run(config, cell.name, "train", study_id, params)
+            kind: RunKind = "cell" if study_id else "train"
+            run_id = create_run(config, cell.name, kind, study_id, params)
         store = held.tracking_uri if held else config.given_tracking_uri
         RunFolder.of(run_id, cell, study_id, store).write(folder)
     run = TrackedRun(config, run_id, worker)

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from pipelines.config import load_config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import ingest
+from pipelines.runs import KIND_TAG, STUDY_TAG
 from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.tracking import prepare_store
 
@@ -57,6 +58,7 @@ def test_the_batch_script_trains_one_run_on_all_tasks(
             PROJECT_ROOT / "infra" / "slurm" / f"{framework}.sbatch",
             config.dump(tmp_path / "config.yaml"),
             result,
+            *("--study-id", "20260131T120000Z", "--repeat", "1"),
         ],
         cwd=PROJECT_ROOT,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -75,3 +77,5 @@ def test_the_batch_script_trains_one_run_on_all_tasks(
     assert run.info.status == "FINISHED"
     assert run.data.params["workers"] == "2"
     assert run.data.params["global_batch_size"] == "32"
+    assert (run.data.tags[KIND_TAG], run.data.params["repeat"]) == ("cell", "1")
+    assert run.data.tags[STUDY_TAG] == "20260131T120000Z"

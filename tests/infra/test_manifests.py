@@ -287,6 +287,24 @@ def _labels_of_pods(resource: Any) -> Iterator[dict[str, str]]:
             yield from _labels_of_pods(each)
 
 
+@each_overlay
+def test_no_pod_gets_a_proxy_where_a_namespace_injects_them(
+    resources: Resources, overlay: str
+) -> None:
+    for labels in _labels_of_pods(resources(overlay)):
+        assert labels["sidecar.istio.io/inject"] == "false"
+
+
+def test_the_check_of_a_cluster_is_a_training_job_of_our_own_runtime(
+    resources: Resources, crd_schema: Callable[[str], Resource]
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    job = yaml.safe_load((KUBERNETES / "check.yaml").read_text())
+    jsonschema.validate(job, crd_schema("trainjobs"))
+    for overlay in OVERLAYS:
+        find(resources(overlay), "TrainingRuntime", job["spec"]["runtimeRef"]["name"])
+
+
 @pytest.mark.parametrize("overlay", ["local", "gpu", "tpu"])
 def test_components_add_a_queue_and_move_all_to_another_namespace(
     overlay_with: Callable[[str, list[str]], list[Resource]], overlay: str
@@ -300,7 +318,8 @@ def test_components_add_a_queue_and_move_all_to_another_namespace(
     subjects = find(built, "RoleBinding", "tandem-steps")["subjects"]
     assert [(each["name"], each["namespace"]) for each in subjects] == [
         ("tandem-steps", "kubeflow"),
-        ("pipeline-runner", "kubeflow"),
+        ("pipeline-runner", "kubeflow"),  # of Kubeflow Pipelines for one user
+        ("default-editor", "kubeflow"),  # and for several
     ]
 
 

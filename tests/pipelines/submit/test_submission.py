@@ -83,6 +83,12 @@ def test_every_step_has_the_claim_the_cluster_and_the_trackers_credentials(writt
         assert (mount["constant"], mount["mountPath"]) == ("tandem-data", "/mnt/tandem")
         [secret] = executor["secretAsEnv"]
         assert secret["secretName"] == "tandem-tracking"
+        # What the restricted standard wants of a step, and Kubeflow Pipelines does not add.
+        assert executor["securityContext"] == {
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "runAsNonRoot": True,
+        }
     for container in containers(specification):
         variables = {each["name"]: each["value"] for each in container["env"]}
         assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
@@ -106,20 +112,49 @@ def test_a_training_step_of_several_workers_has_a_job_beside_it(
     assert train["inputs"]["parameters"]["workers"]["runtimeValue"]["constant"] == 2
 
 
-def test_a_step_that_trains_by_itself_gets_the_gpus_and_their_nodes(written: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "device", "count", "labels"),
+    [
+        (
+            ["training.device=auto", "cluster.accelerator={kind: gpu, node_selector: {gpu: h100}}"],
+            *("nvidia.com/gpu", "1", {"gpu": "h100"}),
+        ),
+        (
+            [
+                "cluster.accelerator={kind: tpu, per_worker: 8, tpu_type: v5e, topology: 2x4}",
+                "tf.strategy=tpu",
+            ],
+            *("google.com/tpu", "8"),
+            {
+                "cloud.google.com/gke-tpu-accelerator": "v5e",
+                "cloud.google.com/gke-tpu-topology": "2x4",
+            },
+        ),
+    ],
+    ids=["gpu", "tpu"],
+)
+def test_a_step_that_trains_by_itself_gets_what_a_workers_pod_has(
+    written: Path, settings: list[str], device: str, count: str, labels: dict[str, str]
+) -> None:
     specification, _ = read_pipeline(written / "torch_pipeline.yaml")
-    config = load_config(
-        QUICKSTART,
-        ["training.device=auto", "cluster.accelerator={kind: gpu, node_selector: {gpu: h100}}"],
-    )
+    config = load_config(QUICKSTART, [*settings, "cluster.shared_memory=2Gi"])
 
     platform = surround(specification, config.cluster, frozenset({"exec-train"}))
 
-    of_train = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]
-    assert of_train["nodeSelector"] == {"labels": {"gpu": "h100"}}
-    assert of_train["tolerations"][0]["key"] == "nvidia.com/gpu"
-    asked = [each for each in containers(specification) if "resources" in each]
-    assert [each["resources"]["accelerator"]["resourceCount"] for each in asked] == ["1"]
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    of_train = executors.pop("exec-train")
+    assert of_train["nodeSelector"] == {"labels": labels}
+    assert of_train["tolerations"][0]["key"] == device
+    assert of_train["enabledSharedMemory"]["size"] == "2Gi"
+    assert not any("nodeSelector" in each for each in executors.values())
+    [asked] = [each["resources"] for each in containers(specification) if "resources" in each]
+    assert asked == {
+        "resourceCpuRequest": "1",
+        "resourceCpuLimit": "1",
+        "resourceMemoryRequest": "4Gi",
+        "resourceMemoryLimit": "4Gi",
+        "accelerator": {"resourceType": device, "resourceCount": count},
+    }
 
 
 def test_everything_of_a_run_is_on_the_claim_and_tracked_by_the_clusters_server() -> None:

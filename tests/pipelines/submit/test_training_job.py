@@ -8,6 +8,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.strategies import FRAMEWORKS
 from pipelines.submit.submission import write_submission
+from pipelines.submit.train import train_job_request
 from pipelines.submit.training_job import (
     CONFIG_VARIABLE,
     JobRequest,
@@ -317,6 +318,16 @@ def test_a_configuration_goes_along_in_a_variable_where_no_file_has_it(
     assert trainer["command"][:2] == ["sh", "-c"]
     assert trainer["command"][4:7] == ["python", "-m", "pipelines.pod"]
     assert {"name": CONFIG_VARIABLE, "value": "name: x"} in trainer["env"]
+
+
+def test_a_run_outside_any_study_has_a_folder_of_its_own_and_is_no_cell(
+    load_submitted: Callable[..., Config],
+) -> None:
+    request = train_job_request(load_submitted(), "torch", 2, "20260131T120000Z")
+
+    said = dict(zip(request.arguments, request.arguments[1:], strict=False))
+    assert "20260131T120000Z" in said["--output"]
+    assert said["--study-id"] == ""
 
 
 def test_a_jobs_name_is_one_that_kubernetes_takes_and_tells_jobs_apart() -> None:

@@ -35,8 +35,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_the_chief_opens_a_run_where_none_was_named(config: Config, folder: Path) -> None:
-    with tracking.tracked_run(config, CHIEF, CELL, STUDY, {"workers": 2}, folder) as run:
+@pytest.mark.parametrize(("study_id", "kind"), [(STUDY, "cell"), ("", "train")])
+def test_the_chief_opens_a_run_where_none_was_named(
+    config: Config, folder: Path, study_id: str, kind: str
+) -> None:
+    with tracking.tracked_run(config, CHIEF, CELL, study_id, {"workers": 2}, folder) as run:
         [during] = tracking.read_runs(config)
         run.log_params({"software_build": "cpu"})
         run.log_metrics({"examples_per_second": 12.5})
@@ -45,11 +48,10 @@ def test_the_chief_opens_a_run_where_none_was_named(config: Config, folder: Path
     assert during.run_id == after.run_id == run.run_id
     assert (during.status, after.status) == ("RUNNING", "FINISHED")
     assert after.name == "torch ddp x2 #1"
-    assert after.kind == "train"
-    assert after.tags[STUDY_TAG] == STUDY
+    assert (after.kind, after.tags.get(STUDY_TAG, "")) == (kind, study_id)
     assert after.params == {"workers": "2", "software_build": "cpu"}
     assert after.metrics["examples_per_second"] == 12.5
-    assert RunFolder.find(folder) == RunFolder.of(run.run_id, CELL, STUDY, config.tracking_uri)
+    assert RunFolder.find(folder) == RunFolder.of(run.run_id, CELL, study_id, config.tracking_uri)
 
 
 def test_the_chief_keeps_tags_and_json_beside_the_metrics(config: Config, folder: Path) -> None:
