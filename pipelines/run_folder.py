@@ -1,5 +1,6 @@
 """What a training run's folder says of it, so that the run can go on from there."""
 
+import re
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -15,6 +16,7 @@ __all__ = [
     "RESULT_NAME",
     "FolderRecord",
     "RunFolder",
+    "first_attempt",
     "fresh_folder",
 ]
 
@@ -115,3 +117,8 @@ def fresh_folder(parent: Path, name: str) -> tuple[Path, int]:
         folder = parent / f"{name}-attempt{attempt}"
     folder.mkdir(parents=True)
     return folder, attempt
+
+
+def first_attempt(folder: Path) -> Path:
+    """What all attempts at the same have in common: of those of ``fresh_folder`` the first."""
+    return folder.with_name(re.sub(r"-attempt\d+$", "", folder.name))

@@ -84,14 +84,16 @@ def validate(dataset_dir: str, anomalies: dsl.Output[dsl.Artifact]) -> None:
     from pathlib import Path
 
     from pipelines.component_work import component_work
+    from pipelines.errors import InputError
     from pipelines.ingest.dataset import Dataset
     from pipelines.ingest.validate import find_anomalies
+    from pipelines.stage import step_body
 
-    with component_work("validate"):
+    with step_body(), component_work("validate"):
         found = find_anomalies(Dataset.open(Path(dataset_dir)))
         Path(anomalies.path).write_text("\n".join(found))
         if found:
-            raise SystemExit("error: dataset has anomalies: " + "; ".join(found))
+            raise InputError(f"dataset has anomalies: {'; '.join(found)}")
 
 
 def transform(config: dict, dataset_dir: str, transformed: dsl.Output[dsl.Dataset]) -> None:
@@ -101,10 +103,11 @@ def transform(config: dict, dataset_dir: str, transformed: dsl.Output[dsl.Datase
     from pipelines.component_work import component_work
     from pipelines.config import parse_config
     from pipelines.ingest.dataset import Dataset
+    from pipelines.stage import step_body
     from pipelines.workloads import get_workload
     from torch_pipeline.transform import fit_transform
 
-    with component_work("transform"):
+    with step_body(), component_work("transform"):
         dataset = Dataset.open(Path(dataset_dir))
         workload = get_workload(parse_config(config, "transform"), dataset.manifest)
         fit_transform(workload, dataset, Path(transformed.path))
@@ -121,10 +124,11 @@ def train(
     from pathlib import Path
 
     from pipelines.component_work import component_work
+    from pipelines.stage import step_body
     from pipelines.train_step import load_step, train_in_step
 
     load_step("torch", workers)
-    with component_work("train"):
+    with step_body(), component_work("train"):
         folder = Path(transformed.path)
         train_in_step(
             "torch",
@@ -150,10 +154,11 @@ def evaluate(
     from pipelines.component_work import component_work
     from pipelines.config import parse_config
     from pipelines.ingest.dataset import Dataset
+    from pipelines.stage import step_body
     from pipelines.workloads import get_workload
     from torch_pipeline.evaluate import evaluate_exported
 
-    with component_work("evaluate"):
+    with step_body(), component_work("evaluate"):
         dataset = Dataset.open(Path(dataset_dir))
         workload = get_workload(parse_config(config, "evaluate"), dataset.manifest)
         found = evaluate_exported(workload, dataset, Path(model.path))
@@ -168,9 +173,10 @@ def bless(config: dict, metrics: dsl.Input[dsl.Metrics]) -> str:
     """Hold the metrics to the workload's thresholds."""
     from pipelines.component_work import component_work
     from pipelines.config import parse_config
+    from pipelines.stage import step_body
     from pipelines.workloads import get_thresholds, meets_thresholds
 
-    with component_work("bless"):
+    with step_body(), component_work("bless"):
         thresholds = get_thresholds(parse_config(config, "bless").workload)
         return "blessed" if meets_thresholds(metrics.metadata, thresholds) else "not blessed"
 
@@ -183,8 +189,9 @@ def push(model: dsl.Input[dsl.Model], serving: str, cache_key: str) -> None:
     from pathlib import Path
 
     from pipelines.component_work import component_work
+    from pipelines.stage import step_body
 
-    with component_work("push"):
+    with step_body(), component_work("push"):
         published = Path(serving) / str(int(time.time()))
         temporary = published.with_name(f".{published.name}.writing")
         shutil.copytree(model.path, temporary)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from pipelines.errors import InputError, WorkError
 from pipelines.submit.credentials import COOKIE_VARIABLE, TOKEN_VARIABLE, Credentials
@@ -48,8 +48,8 @@ class KfpClient:
         self._uploads = kfp.PipelineUploadServiceApi(api)
         self._pipelines = kfp.PipelineServiceApi(api)
         self._runs = kfp.RunServiceApi(api)
-        healthy = self._asked(kfp.HealthzServiceApi(api).healthz_service_get_healthz)
-        self._namespace = namespace if healthy.multi_user else None
+        many_users = self._many_users(kfp.HealthzServiceApi(api).healthz_service_get_healthz)
+        self._namespace = namespace if many_users else None
 
     def upload(self, name: str, file: Path, version: str | None = None) -> tuple[str, str, str]:
         """Make a pipeline of a compiled file, or a new version of the one that has the name.
@@ -141,6 +141,32 @@ class KfpClient:
         except (ApiException, HTTPError):
             return ""
         return str(response)
+
+    def _many_users(self, ask: Callable[..., Any]) -> bool:
+        """Whether the server has many users, once it is ready to say so.
+
+        Kubeflow's pages answer even while the API server behind them does not. That they say in a
+        field of their own, which is not in the API's description.
+        """
+        patience = retries()
+        while True:
+            healthy = self._asked(ask)
+            try:
+                ready = json.loads(self._api.last_response.data).get("apiServerReady", True)
+            except (ValueError, AttributeError):  # a page
+                raise InputError(
+                    f"--host {self.host}: answers with something else than Kubeflow Pipelines' "
+                    "API; is it the address of a login page, which a token would pass?"
+                ) from None
+            if ready:
+                return bool(healthy.multi_user)
+            try:
+                patience = patience.increment("GET", self.host)
+            except MaxRetryError:
+                raise WorkError(
+                    f"{self.host}: the API server behind the address is not ready"
+                ) from None
+            patience.sleep()
 
     def _first_version(self, pipeline: Any) -> tuple[str, str, str]:
         listed = self._asked(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.errors import InputError, WorkError
+from pipelines.launch import cause
 from pipelines.submit.client import KfpClient
 
 __all__ = ["follow_run"]
@@ -58,7 +59,8 @@ def follow_run(
     for line in lines[-_LAST_LINES:]:
         on_line(line)
     why = first.error.message if first.error and first.error.message else "no reason given"
-    last = lines[-1] if lines else why
+    # Behind what the step itself said last stands what Kubeflow's launcher makes of its end.
+    last = cause(lines) if lines else why
     raise WorkError(f"task '{first.display_name}' failed: {last} ({client.address(run_id)})")
 
 

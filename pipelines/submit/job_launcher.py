@@ -12,6 +12,7 @@ from pipelines.preemption import Preemption
 from pipelines.strategies import Framework
 from pipelines.submit.job_runner import JobListener, run_job
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.own_pod import own_pod
 from pipelines.submit.training_job import JobRequest, build_job, job_name
 
 __all__ = ["launch_job"]
@@ -49,6 +50,7 @@ def launch_job(
         arguments=arguments,
         threads_per_worker=threads_per_worker,
         variables=environment,
+        owner=own_pod(cluster.namespace),
     )
     job = build_job(cluster, request)
     with (logs / "rank0.log").open("w", buffering=1) as log:
@@ -65,4 +67,5 @@ def launch_job(
             on_state=lambda state: print(f"job {request.name}: {state}", flush=True),
         )
         api = KubernetesApi(cluster.namespace)
-        return run_job(api, cluster, job, listener, preemption=preemption)
+        with preemption.watched():  # if nobody around does, the job would outlive this step
+            return run_job(api, cluster, job, listener, preemption=preemption)

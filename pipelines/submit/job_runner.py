@@ -11,7 +11,9 @@ from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
 from pipelines.launch import cause
 from pipelines.preemption import Preemption
+from pipelines.submit.earlier_jobs import end_earlier_jobs
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.refused_pods import RefusedPods
 from pipelines.submit.training_job import Kind, kind_of
 
 __all__ = ["JobListener", "run_job"]
@@ -48,10 +50,12 @@ def run_job(
     They count from when rank 0's pod runs: what it waited for before is not training's.
 
     One that ended well is deleted, its log having been told; one that failed is left to be looked
-    at. If this process is asked to end, the job's pods are, and get their time to save.
+    at. If this process is asked to end, the job's pods are, and get their time to save. What an
+    earlier attempt at the same has left running is ended first.
 
     Raises:
-        WorkError: if it failed, with the worker's last lines or the job's reason.
+        WorkError: if it failed, with the worker's last lines or the job's reason, or an earlier
+            attempt's pods do not go.
         InputError: if a worker refused its input, or the cluster the job.
         PreemptedError: if ``preemption`` was asked for.
     """
@@ -103,14 +107,16 @@ class _Job:
         self._name: str = job["metadata"]["name"]
         self._listener = listener
         self._log = _Log(api, listener)
+        self._refused_pods = RefusedPods(api, self._name)
         self._reader: threading.Thread | None = None
         self._state = ""
         self._running_since: float | None = None
 
     def run(self, preemption: Preemption) -> float:
-        started = time.monotonic()
         if preemption.asked:
             raise PreemptedError("asked to end before the training job was created")
+        end_earlier_jobs(self._api, self._cluster, self._job, self._listener.on_state, preemption)
+        started = time.monotonic()
         try:
             self._api.create(self._kind, self._job)
             self._wait(preemption, started)
@@ -186,6 +192,8 @@ class _Job:
         waits = sorted({reason for pod in pods if (reason := _waits_for(pod))})
         if queued:
             waits.append("in a queue")
+        if not pods and not queued and (refusal := self._refused_pods.reason()):
+            waits.append(refusal)
         state = f"{running} of {len(pods)} pods running" if pods else "no pods yet"
         if waits:
             state += f" ({', '.join(waits)})"

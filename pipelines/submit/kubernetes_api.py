@@ -7,7 +7,7 @@ from typing import Any
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from pipelines.errors import InputError, WorkError
+from pipelines.errors import InputError, TandemError, WorkError
 from pipelines.submit.training_job import Kind
 
 __all__ = ["KubernetesApi", "retries"]
@@ -72,17 +72,30 @@ class KubernetesApi:
                 _request_timeout=_SECONDS_TO_ANSWER,
             )
         except ApiException as error:
-            if error.status == 404:
-                raise InputError(
-                    f"cluster.job_api: the cluster knows no {kind.name} ({kind.group}/"
-                    f"{kind.version}), or no namespace {self.namespace}"
-                ) from None
-            if error.status in (400, 401, 403, 422):
-                raise InputError(f"the cluster refuses the training job: {told(error)}") from None
             if error.status != 409:
-                raise WorkError(f"the training job was not created: {told(error)}") from None
+                raise self._refusal(kind, error) from None
         except HTTPError as error:
             raise _unreachable(error) from None
+
+    def jobs(self, kind: Kind, selector: str) -> list[dict[str, Any]]:
+        """The jobs of a label selector as they stand now.
+
+        Raises:
+            InputError: if the cluster does not let them be seen, or lacks that kind of job.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            listed = self._objects.list_namespaced_custom_object(
+                *(kind.group, kind.version, self.namespace, kind.plural),
+                label_selector=selector,
+                _request_timeout=_SECONDS_TO_ANSWER,
+            )
+        except ApiException as error:
+            raise self._refusal(kind, error) from None
+        except HTTPError as error:
+            raise _unreachable(error) from None
+        return list(listed["items"])
 
     def job(self, kind: Kind, name: str) -> dict[str, Any]:
         """A job as it stands now."""
@@ -120,10 +133,21 @@ class KubernetesApi:
         Raises:
             WorkError: if the cluster does not tell.
         """
+        return self._events("involvedObject.kind=Pod", "what has happened to pods")
+
+    def warnings(self) -> list[dict[str, Any]]:
+        """What has gone wrong of late with anything but pods, as the API's JSON has it.
+
+        Raises:
+            WorkError: if the cluster does not tell.
+        """
+        return self._events("type=Warning,involvedObject.kind!=Pod", "what has gone wrong")
+
+    def _events(self, selector: str, what: str) -> list[dict[str, Any]]:
         response = self._asked(
             *(self._core.list_namespaced_event, self.namespace),
-            field_selector="involvedObject.kind=Pod",
-            what="what has happened to pods",
+            field_selector=selector,
+            what=what,
             _preload_content=False,
             _request_timeout=(_SECONDS_TO_CONNECT, _SECONDS_TO_ANSWER),
         )
@@ -168,6 +192,17 @@ class KubernetesApi:
                         yield when, said
         except (ApiException, HTTPError):
             return  # asked for again, from where it broke off
+
+    def _refusal(self, kind: Kind, error: Any) -> TandemError:
+        """What an answer about a kind of job means."""
+        if error.status == 404:
+            return InputError(
+                f"cluster.job_api: the cluster knows no {kind.name} ({kind.group}/"
+                f"{kind.version}), or no namespace {self.namespace}"
+            )
+        if error.status in (400, 401, 403, 422):
+            return InputError(f"the cluster refuses the training job: {told(error)}")
+        return WorkError(f"the training job was not created: {told(error)}")
 
     def _asked(
         self, method: Any, *arguments: Any, what: str = "how the job goes", **options: Any

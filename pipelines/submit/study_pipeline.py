@@ -90,23 +90,29 @@ def _fresh(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 def ingest(settings: str) -> str:
     """Raw data to Parquet; gives the study its id."""
+    from pipelines.stage import step_body
     from pipelines.submit.steps import begin_study
 
-    return begin_study(settings)
+    with step_body():
+        return begin_study(settings)
 
 
 def software(settings: str, framework: str) -> str:
     """Ask a framework what it is."""
+    from pipelines.stage import step_body
     from pipelines.submit.steps import describe_software
 
-    return describe_software(settings, framework)
+    with step_body():
+        return describe_software(settings, framework)
 
 
 def parity(settings: str, study_id: str, tf_software: str, torch_software: str) -> None:
     """Prove that both frameworks compute the same, or fail."""
+    from pipelines.stage import step_body
     from pipelines.submit.steps import prove_parity
 
-    prove_parity(settings, study_id, {"tf": tf_software, "torch": torch_software})
+    with step_body():
+        prove_parity(settings, study_id, {"tf": tf_software, "torch": torch_software})
 
 
 def train_cell(settings: str, study_id: str, cell: str) -> None:
@@ -114,15 +120,19 @@ def train_cell(settings: str, study_id: str, cell: str) -> None:
     import json
 
     from pipelines.cell import Cell
+    from pipelines.stage import step_body
     from pipelines.submit.steps import train_cell as measure
 
-    print(f"run {measure(settings, study_id, Cell(**json.loads(cell)))}")
+    with step_body():
+        print(f"run {measure(settings, study_id, Cell(**json.loads(cell)))}")
 
 
 def compare(settings: str, study_id: str, report: dsl.Output[dsl.HTML]) -> None:
     """From the cells' runs to the report."""
     from pathlib import Path
 
+    from pipelines.stage import step_body
     from pipelines.submit.steps import compare_study
 
-    compare_study(settings, study_id, Path(report.path))
+    with step_body():
+        compare_study(settings, study_id, Path(report.path))

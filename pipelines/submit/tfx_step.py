@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.stage import step_body
+
 __all__ = ["ENTRY_POINT", "localised", "main", "put_back"]
 
 ENTRY_POINT = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
@@ -24,11 +26,12 @@ def main(arguments: list[str]) -> None:
     described = json.loads(arguments[place])
     remote = localised(described)
     sys.argv = [ENTRY_POINT, *arguments[:place], json.dumps(described), *arguments[place + 1 :]]
-    try:
-        runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
-    except SystemExit as end:  # as absl ends every program
-        if end.code not in (None, 0):
-            raise
+    with step_body():
+        try:
+            runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+        except SystemExit as end:  # as absl ends every program
+            if end.code not in (None, 0):
+                raise
     put_back(Path(described["outputs"]["outputFile"]), remote)
 
 

@@ -5,23 +5,36 @@ their places from torchrun or from ``TF_CONFIG``. Plain dictionaries, as YAML ha
 can be written down and checked without a cluster.
 """
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import InputError
 from pipelines.launch import process_variables
+from pipelines.run_folder import first_attempt
 from pipelines.strategies import Framework
 from pipelines.submit.pods import RESTRICTED_CONTAINER, RESTRICTED_POD, Pod, tracking_credentials
 
-__all__ = ["CONFIG_VARIABLE", "JobRequest", "Kind", "build_job", "job_name", "kind_of"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "WORK_LABEL",
+    "JobRequest",
+    "Kind",
+    "build_job",
+    "job_name",
+    "kind_of",
+]
 
 CONFIG_VARIABLE = "TANDEM_CONFIG"
 """The configuration itself, for pods that find no file with it on the claim."""
+WORK_LABEL = "tandem/work"
+"""Label of a job that says what it does: all attempts at the same have it, and nothing else."""
 
 _MOST_OF_A_NAME = 40
 """A JobSet's pods add to it, and its services must stay within DNS's 63."""
@@ -108,6 +121,14 @@ class JobRequest:
     """What follows ``python -m <framework>_pipeline``."""
     threads_per_worker: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)
+    owner: Mapping[str, str] | None = None
+    """Reference to the object of Kubernetes' that the job goes with; None: it has none."""
+
+    @property
+    def work(self) -> str:
+        """What the job does, as a label: where it writes, whichever attempt at it this is."""
+        output = Path(self.arguments[self.arguments.index("--output") + 1])
+        return hashlib.sha256(str(first_attempt(output)).encode()).hexdigest()[:16]
 
 
 def kind_of(job: Mapping[str, Any]) -> Kind:
@@ -257,13 +278,20 @@ def _tf_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int) ->
 
 def _head(cluster: ClusterConfig, request: JobRequest, kind: Kind) -> dict[str, Any]:
     queue = {} if cluster.queue is None else {"kueue.x-k8s.io/queue-name": cluster.queue}
+    owned = {} if request.owner is None else {"ownerReferences": [dict(request.owner)]}
     return {
         "apiVersion": f"{kind.group}/{kind.version}",
         "kind": kind.name,
         "metadata": {
             "name": request.name,
             "namespace": cluster.namespace,
-            "labels": {**_PART_OF, "tandem/framework": request.framework, **queue},
+            "labels": {
+                **_PART_OF,
+                "tandem/framework": request.framework,
+                WORK_LABEL: request.work,
+                **queue,
+            },
+            **owned,
         },
     }
 

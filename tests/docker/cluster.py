@@ -139,6 +139,15 @@ class ContainerCluster:
         told = [{**each, "status": "True"} for each in conditions]
         return {**self.jobs[name], "status": {"conditions": told}}
 
+    def list_jobs(self, selector: str) -> list[dict[str, Any]]:
+        """The jobs that bear a label and have not been deleted."""
+        label, _, value = selector.partition("=")
+        return [
+            self.status(name)
+            for name in self.pods
+            if self.jobs[name]["metadata"]["labels"].get(label) == value
+        ]
+
     def delete(self, name: str) -> None:
         """End a job's pods, which get their time to save."""
         pods = self.pods.pop(name, [])
@@ -211,6 +220,8 @@ def _handler(cluster: ContainerCluster) -> type[BaseHTTPRequestHandler]:
                 self._say(401, {"message": "Unauthorized"})
             elif (job := _JOB.fullmatch(parts.path)) and job[2] in cluster.pods:
                 self._say(200, cluster.status(job[2]))
+            elif job and job[2] is None:
+                self._say(200, {"items": cluster.list_jobs(query["labelSelector"])})
             elif (pods := _PODS.fullmatch(parts.path)) and pods[2]:
                 self._log(pods[2], query)
             elif pods:

@@ -202,6 +202,7 @@ def test_rights_are_no_wider_than_the_steps_need(resources: Resources) -> None:
         "kubeflow.org/tfjobs": jobs,
         "/pods": ["get", "list", "watch"],
         "/pods/log": ["get"],
+        "/events": ["list"],
     }
     for account in ("tandem-training", "tandem-server"):
         assert find(built, "ServiceAccount", account)["automountServiceAccountToken"] is False

@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.cell import Cell
 from pipelines.errors import InputError
-from pipelines.run_folder import RESULT_NAME, RunFolder
+from pipelines.run_folder import RESULT_NAME, RunFolder, first_attempt, fresh_folder
 
 CELL = Cell("torch", "ddp", 2, "weak", 1)
 HELD = RunFolder.of("abc123", CELL, "20250601T120000Z")
@@ -103,3 +103,10 @@ def test_a_run_that_has_ended_well_cannot_go_on(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="run abc123 has ended"):
         RunFolder.to_resume(tmp_path)
+
+
+def test_every_attempts_folder_leads_to_the_firsts(tmp_path: Path) -> None:
+    folders = [fresh_folder(tmp_path, "torch-ddp-weak-x2-r1")[0] for _ in range(3)]
+
+    assert len({*folders}) == 3
+    assert {first_attempt(folder) for folder in folders} == {folders[0]}

@@ -1,7 +1,13 @@
 import pytest
 
-from pipelines.errors import ComparisonRefusedError, InputError, TandemError, WorkError
-from pipelines.stage import DEBUG_VARIABLE, run_stage
+from pipelines.errors import (
+    ComparisonRefusedError,
+    InputError,
+    PreemptedError,
+    TandemError,
+    WorkError,
+)
+from pipelines.stage import DEBUG_VARIABLE, run_stage, step_body
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,27 @@ def test_a_programs_own_exit_code_is_kept() -> None:
     with pytest.raises(SystemExit) as raised:
         run_stage(program)
     assert raised.value.code == 7
+
+
+def test_a_step_ends_as_a_program_does_and_returns_what_its_body_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def body(fails: bool) -> str:
+        with step_body():
+            if fails:
+                raise InputError("small.yaml: name: required")
+            return "done"
+
+    assert body(False) == "done"
+    with pytest.raises(SystemExit) as raised:
+        body(True)
+
+    assert raised.value.code == 2
+    assert capfd.readouterr().err == "error: small.yaml: name: required\n"
+
+
+def test_a_step_that_was_asked_to_end_has_failed() -> None:
+    with pytest.raises(SystemExit) as raised, step_body():
+        raise PreemptedError("asked to end")
+
+    assert raised.value.code == 1

@@ -25,6 +25,17 @@ METADATA = {
         "namespace": {"type": "string"},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+        "ownerReferences": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["apiVersion", "kind", "name", "uid"],
+                "properties": {
+                    name: {"type": "string"} for name in ("apiVersion", "kind", "name", "uid")
+                },
+            },
+        },
     },
 }
 

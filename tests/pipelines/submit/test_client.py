@@ -47,8 +47,12 @@ class KfpServer:
     multi_user: bool = False
     failures: int = 0
     """So many requests are answered with 500 before it recovers."""
+    pages_alone: int = 0
+    """So often the pages say that the API server behind them is not there."""
+    login: bool = False
+    """Whether everything is answered with a login page."""
     task_error: str | None = None
-    """With it a run's cell fails, and its log says so."""
+    """With it a run's cell fails, and its log says so, before what Kubeflow's launcher adds."""
     polls_to_end: int = 2
     record: dict[str, Any] = field(default_factory=dict)
     """What it keeps of a run that has ended well, besides its state."""
@@ -144,12 +148,17 @@ def _handler(state: KfpServer) -> type[BaseHTTPRequestHandler]:
             if state.failures > 0:
                 state.failures -= 1
                 raise Refused(500, "the database is away")
+            if state.login:
+                return "<html>Log in</html>"
+            if path.endswith("/healthz") and state.pages_alone > 0:
+                state.pages_alone -= 1
+                return {"apiServerReady": False, "frontendTagName": "2.16.1"}
             told = self.headers.get("Authorization"), self.headers.get("Cookie")
             if told[0] != f"Bearer {TOKEN}" and told[1] != COOKIE:
                 raise Refused(401, "Request header error: there is no user identity header.")
             if path == "/k8s/pod/logs":
                 assert query == {"podname": "pod-cell", "runid": "r0", "podnamespace": "tandem"}
-                return f"epoch 1\n{state.task_error}\n"
+                return f"epoch 1\n{state.task_error}\nF0101 main.go:69] exit status 1\n"
             if path == "/api/v1/namespaces/tandem/events":
                 assert query == {"fieldSelector": "involvedObject.kind=Pod"}
                 if state.events is None:
@@ -453,6 +462,39 @@ def test_a_server_that_goes_on_failing_is_given_up(
     with pytest.raises(WorkError, match="the database is away"):
         KfpClient(server.host, "tandem", Credentials.find())
     assert len(server.requests) == 3
+
+
+def test_pages_before_an_api_that_is_not_ready_are_asked_again(
+    server: KfpServer, token: None
+) -> None:
+    server.pages_alone, server.multi_user = 2, True
+
+    KfpClient(server.host, "team", Credentials.find()).experiment("study")
+
+    [experiment] = server.experiments
+    assert experiment["namespace"] == "team"
+    assert server.requests[:3] == [("GET", "/apis/v2beta1/healthz")] * 3
+
+
+def test_pages_before_an_api_that_stays_away_are_given_up(
+    server: KfpServer, token: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from urllib3 import Retry
+
+    monkeypatch.setattr(client_module, "retries", lambda: Retry(2))
+    server.pages_alone = 10
+
+    with pytest.raises(WorkError) as failure:
+        KfpClient(server.host, "tandem", Credentials.find())
+    assert str(failure.value) == (f"{server.host}: the API server behind the address is not ready")
+    assert len(server.requests) == 3
+
+
+def test_a_login_page_is_not_taken_for_a_server(server: KfpServer) -> None:
+    server.login = True
+
+    with pytest.raises(InputError, match="login page"):
+        KfpClient(server.host, "tandem", Credentials.find())
 
 
 def test_a_taken_name_becomes_a_new_version(

@@ -1,6 +1,8 @@
 """Training jobs, through a small server in Kubernetes' place and its real client."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.launch import launch
 from pipelines.preemption import Preemption
-from pipelines.submit import job_launcher, job_runner
+from pipelines.submit import earlier_jobs, job_launcher, job_runner, refused_pods
 from pipelines.submit.job_runner import JobListener, run_job
 from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.train import train_on_cluster
@@ -59,6 +61,11 @@ class Cluster:
     requests: list[tuple[str, str]] = field(default_factory=list)
     polls: int = 0
     queued: bool = False
+    polls_to_go: int = 1
+    """A deleted job's pods are still listed as often."""
+    refuses_pods: bool = False
+    warnings: list[dict[str, Any]] | None = None
+    """Events of Kubernetes'; None: the account may not see them."""
 
     @contextmanager
     def running(self) -> Iterator[KubernetesApi]:
@@ -93,9 +100,17 @@ def _handler(state: Cluster) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query))
             state.requests.append(("GET", parts.path))
-            if state.failures > 0:
+            if "labelSelector" in query and not parts.path.endswith("/pods"):
+                self._say(200, {"items": _jobs(state, query["labelSelector"])})
+            elif state.failures > 0:
                 state.failures -= 1
                 self._say(500, {"message": "etcd is away"})
+            elif parts.path.endswith("/events"):
+                assert query["fieldSelector"] == "type=Warning,involvedObject.kind!=Pod"
+                if state.warnings is None:
+                    self._say(403, {"message": "events is forbidden"})
+                else:
+                    self._say(200, {"items": state.warnings})
             elif parts.path.endswith("/log"):
                 self._log(query)
             elif parts.path.endswith("/pods"):
@@ -178,10 +193,25 @@ def _job(state: Cluster, name: str) -> dict[str, Any]:
     return {**job, "status": {"conditions": conditions}}
 
 
+def _jobs(state: Cluster, selector: str) -> list[dict[str, Any]]:
+    label, _, value = selector.partition("=")
+    return [
+        job
+        for name, job in state.jobs.items()
+        if name not in state.deleted and job["metadata"]["labels"].get(label) == value
+    ]
+
+
 def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
     label, _, name = selector.partition("=")
     kind = kind_of(state.jobs[name])
     assert label == kind.job_label
+    if state.refuses_pods:
+        return []
+    if name in state.deleted:
+        state.polls_to_go -= 1
+        if state.polls_to_go < 0:
+            return []
     return [_pod(state, name, kind, rank) for rank in range(2)]
 
 
@@ -206,13 +236,18 @@ def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(earlier_jobs, "_POLL_SECONDS", 0.02)
+
+
+def job_request(output: str = "/mnt/tandem/cell") -> JobRequest:
+    return JobRequest(job_name("study"), "torch", Layout(workers=2), ["train", "--output", output])
 
 
 @pytest.fixture
 def run(load_submitted: Callable[..., Config]) -> Callable[..., float]:
     def run(state: Cluster, listener: JobListener = JobListener(), *overrides: str) -> float:  # noqa: B008
         cluster = load_submitted(*overrides).cluster
-        request = JobRequest(job_name("study"), "torch", Layout(workers=2), ["train"])
+        request = job_request()
         with state.running() as api:
             return run_job(api, cluster, build_job(cluster, request), listener)
 
@@ -335,12 +370,164 @@ def test_a_jobs_seconds_begin_when_its_first_worker_runs(
     assert run(state) == 30.0
 
 
+NOW = "2026-01-01T00:00:30Z"
+POD = 'Error creating: pods "study-0000-node-0-0-x7k2p" is forbidden: '
+
+
+def warning(kind: str, name: str, when: str, reason: str, message: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{name}.{reason}", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "involvedObject": {"kind": kind, "name": name},
+        "type": "Warning",
+        "lastTimestamp": when,
+        "reason": reason,
+        "message": message,
+    }
+
+
+QUOTA = POD + "exceeded quota: tandem, requested: pods=1,\n used: pods=9, limited: pods=9"
+ADMISSION = POD + 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (QUOTA, "exceeded quota: tandem, requested: pods=1, used: pods=9, limited: pods=9"),
+        (ADMISSION, 'violates PodSecurity "restricted:latest": runAsNonRoot != true'),
+        ("no such runtime", "no such runtime"),
+    ],
+    ids=["quota", "admission", "anything else"],
+)
+def test_why_a_job_gets_no_pods_is_told_while_it_waits_and_when_it_is_given_up(
+    load_submitted: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    message: str,
+    told: str,
+) -> None:
+    request, states = job_request(), list[str]()
+    state = Cluster(polls_to_run=10_000, polls_to_end=20_000, refuses_pods=True)
+    state.warnings = [
+        warning("JobSet", request.name, "2026-01-01T00:00:10Z", "Older", "no longer so"),
+        warning("Job", f"{request.name}-node-0", NOW, "FailedCreate", message),
+        warning("Job", "another-node-0", "2026-01-01T00:00:50Z", "FailedCreate", "another's"),
+    ]
+    clock = SimpleNamespace(monotonic=lambda: 2_000.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+    cluster = load_submitted().cluster
+
+    with state.running() as api, pytest.raises(WorkError) as failure:
+        run_job(api, cluster, build_job(cluster, request), JobListener(on_state=states.append))
+
+    assert states == [f"no pods yet (FailedCreate: {told})"]
+    assert str(failure.value).endswith(f"(cluster.start_minutes): {states[0]}")
+
+
+def test_where_events_may_not_be_seen_a_job_waits_as_ever(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_pods, "_SECONDS_BETWEEN", 0.0)
+    state = Cluster(polls_to_run=10_000, polls_to_end=20_000, refuses_pods=True)
+    clock = SimpleNamespace(monotonic=lambda: 1_000.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    with pytest.raises(WorkError, match=r"\(cluster\.start_minutes\): no pods yet$"):
+        run(state)
+    assert [path for _, path in state.requests if path.endswith("/events")] == [
+        "/api/v1/namespaces/tandem/events"
+    ]
+
+
+@pytest.fixture
+def again(load_submitted: Callable[..., Config]) -> Callable[..., list[str]]:
+    """A second attempt at a cell whose first one's job is on the cluster; what it told."""
+
+    def again(
+        state: Cluster, preemption: Preemption | None = None, status: Any = None, *overrides: str
+    ) -> list[str]:
+        cluster, states = load_submitted(*overrides).cluster, list[str]()
+        first, other = job_request(), job_request("/mnt/tandem/another")
+        state.jobs = {
+            each.name: {**build_job(cluster, each), "status": status or {}}
+            for each in (first, other)
+        }
+        second = build_job(cluster, job_request("/mnt/tandem/cell-attempt2"))
+        with state.running() as api:
+            run_job(
+                api, cluster, second, JobListener(on_state=states.append), preemption=preemption
+            )
+        return states
+
+    return again
+
+
+@pytest.mark.parametrize("api", ["trainer", "training-operator"])
+def test_what_an_earlier_attempt_left_running_is_gone_before_the_next_begins(
+    again: Callable[..., list[str]], api: str
+) -> None:
+    state = Cluster(polls_to_go=3)
+
+    states = again(state, None, None, f"cluster.job_api={api}")
+
+    left, _, own = state.jobs
+    assert states[0] == f"job {left} of an earlier attempt is ended first"
+    assert state.deleted == [left, own]
+    before = state.requests[: [method for method, _ in state.requests].index("POST")]
+    assert [path.rpartition("/")[2] for _, path in before[1:]] == ["pods"] * 4
+
+
+def test_an_earlier_attempt_that_has_failed_is_left_to_be_looked_at(
+    again: Callable[..., list[str]],
+) -> None:
+    state = Cluster()
+
+    again(state, None, {"conditions": [{"type": "Failed", "status": "True"}]})
+
+    assert state.deleted == [[*state.jobs][-1]]
+
+
+def test_pods_that_do_not_go_fail_the_next_attempt_and_say_what_to_do(
+    again: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(polls_to_go=10_000)
+    clock = SimpleNamespace(
+        monotonic=lambda: 100.0 * (10_000 - state.polls_to_go), sleep=time.sleep
+    )
+    monkeypatch.setattr(earlier_jobs, "time", clock)
+
+    with pytest.raises(WorkError) as failure:
+        again(state)
+
+    left, _ = state.jobs
+    assert str(failure.value) == (
+        f"job {left} of an earlier attempt was deleted, but 420 s later its pods are still there "
+        f"({left}-node-0-0, {left}-node-0-1); where their node is gone for good, "
+        "kubectl delete pod --force"
+    )
+    assert "POST" not in [method for method, _ in state.requests]
+
+
+def test_who_is_asked_to_end_does_not_wait_for_an_earlier_attempt(
+    again: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preemption, state = Preemption(), Cluster(polls_to_go=10_000)
+
+    def sleep(seconds: float) -> None:
+        preemption.asked = True
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(earlier_jobs, "time", clock)
+
+    with pytest.raises(PreemptedError):
+        again(state, preemption)
+    assert "POST" not in [method for method, _ in state.requests]
+
+
 def test_a_job_ends_with_the_process_that_waits_for_it(
     load_submitted: Callable[..., Config],
 ) -> None:
     state, preemption = Cluster(polls_to_end=10_000), Preemption()
     cluster = load_submitted().cluster
-    request = JobRequest(job_name("study"), "torch", Layout(workers=2), ["train"])
+    request = job_request()
 
     def asked(line: str) -> None:
         preemption.asked = True
@@ -448,9 +635,32 @@ def test_in_a_step_of_a_pipeline_workers_are_pods_and_their_log_is_kept(
     assert job["spec"]["trainer"]["numNodes"] == 2
     variables = {each["name"]: each.get("value") for each in job["spec"]["trainer"]["env"]}
     assert (variables["MLFLOW_RUN_ID"], variables["OMP_NUM_THREADS"]) == ("r1", "3")
+    assert "ownerReferences" not in job["metadata"]
     assert (tmp_path / "rank0.log").read_text() == "hello\n"
     assert events == [(0, {"event": "step", "step": 1, "steps": 2})]
     assert started == [0]
+
+
+def test_a_job_is_owned_by_the_pod_of_its_step_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(polls_to_run=0, polls_to_end=10_000)
+    monkeypatch.setenv(CLUSTER_VARIABLE, "{}")
+    monkeypatch.setattr(job_launcher, "own_pod", lambda namespace: {"name": f"step-in-{namespace}"})
+
+    with state.running() as api, pytest.raises(PreemptedError):
+        monkeypatch.setattr(job_launcher, "KubernetesApi", lambda namespace: api)
+        launch(
+            "torch",
+            ["step", "--config", "/mnt/tandem/c.yaml", "--output", "/mnt/tandem/out"],
+            logs=tmp_path,
+            layout=Layout(workers=2),
+            on_start=lambda pid, variables: os.kill(os.getpid(), signal.SIGTERM),
+        )
+
+    [(name, job)] = state.jobs.items()
+    assert job["metadata"]["ownerReferences"] == [{"name": "step-in-tandem"}]
+    assert state.deleted == [name]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kfp import compiler, local
 
 from pipelines import tracking
+from pipelines.cell import Cell
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.study import plan
-from pipelines.submit.study_pipeline import build_study_pipeline
+from pipelines.submit import study_pipeline
+from pipelines.submit.study_pipeline import build_ingest_pipeline, build_study_pipeline
 from pipelines.submit.surroundings import read_pipeline
 
 
@@ -96,6 +100,50 @@ def test_a_study_pipeline_has_no_path_of_this_machine(
     for folder in (PROJECT_ROOT, tmp_path, Path.home()):
         assert str(folder) not in text
     assert "/mnt/tandem/tandem/quickstart" in text
+
+
+CELL = json.dumps(asdict(Cell("torch", "ddp", 1)))
+NO_CONFIGURATION = '{"name": 7}'
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ("ingest", []),
+        ("software", ["torch"]),
+        ("parity", ["STUDY-ID", "{}", "{}"]),
+        ("train_cell", ["STUDY-ID", CELL]),
+        ("compare", ["STUDY-ID", SimpleNamespace(path="/none/report")]),
+    ],
+)
+def test_a_step_that_fails_as_expected_ends_in_one_line_and_a_code(
+    body: str, arguments: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        getattr(study_pipeline, body)(NO_CONFIGURATION, *arguments)
+
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: step: name: ")
+
+
+def test_the_reason_stands_last_in_a_steps_log(
+    tmp_path: Path,
+    load_quickstart: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(PROJECT_ROOT)  # the steps import the packages from where they are started
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+
+    with pytest.raises(RuntimeError, match="ingest"):
+        build_ingest_pipeline(load_quickstart())(settings=NO_CONFIGURATION)
+
+    said = capfd.readouterr().out.splitlines()
+    end = next(at for at, line in enumerate(said) if "finished with status" in line)
+    log = [line.strip() for line in said[:end] if line.strip()]
+    assert log[-1].startswith("error: step: name: ")
+    assert not [line for line in log if "Traceback" in line]
 
 
 @pytest.mark.long

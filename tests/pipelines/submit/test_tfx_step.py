@@ -2,6 +2,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipelines.errors import InputError
+from pipelines.submit import tfx_step
 from pipelines.submit.tfx_step import localised, put_back
 
 
@@ -42,3 +46,21 @@ def test_what_tfx_reports_bears_the_addresses_again(tmp_path: Path) -> None:
     put_back(report, {"/gcs/bucket/model": "gs://bucket/model"})
 
     assert json.loads(report.read_text())["artifacts"]["model"] == artifact("gs://bucket/model")
+
+
+def test_a_component_that_fails_as_expected_ends_in_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_module(*arguments: Any, **options: Any) -> None:
+        raise InputError("dataset has anomalies: train: label: it is not there")
+
+    monkeypatch.setattr(tfx_step.runpy, "run_module", run_module)
+    monkeypatch.setattr("sys.argv", ["tfx_step"])
+
+    with pytest.raises(SystemExit) as ended:
+        tfx_step.main(["--json_serialized_invocation_args", "{}"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: dataset has anomalies: train: label: it is not there\n"
+    )

@@ -338,3 +338,17 @@ def test_a_jobs_name_is_one_that_kubernetes_takes_and_tells_jobs_apart() -> None
     assert "r12-attempt2-" in long
     assert job_name("3rd study", mark="0000") == "t3rd-study-0000"
     assert job_name("a") != job_name("a")
+
+
+def test_all_attempts_at_a_cell_bear_one_label_and_other_cells_another() -> None:
+    def work(output: str) -> str:
+        arguments = ["train", "--config", "c.yaml", "--output", output]
+        return JobRequest(job_name("x"), "torch", Layout(workers=2), arguments).work
+
+    first = work("/mnt/tandem/studies/1/torch-ddp-weak-x2-r1")
+
+    assert first == work("/mnt/tandem/studies/1/torch-ddp-weak-x2-r1-attempt2")
+    assert first == work("/mnt/tandem/studies/1/torch-ddp-weak-x2-r1-attempt13")
+    assert first != work("/mnt/tandem/studies/1/torch-ddp-weak-x2-r2")
+    assert first != work("/mnt/tandem/studies/2/torch-ddp-weak-x2-r1")
+    assert len(first) == 16

@@ -1,0 +1,66 @@
+"""Jobs of earlier attempts at the same work, which end before it is begun again.
+
+A step that is killed hard leaves its job running. Beside the next one it would take that one's
+share of the nodes, and might write to the same folder.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipelines.cluster_config import ClusterConfig
+from pipelines.errors import PreemptedError, WorkError
+from pipelines.preemption import Preemption
+from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.training_job import WORK_LABEL, Kind, kind_of
+
+__all__ = ["end_earlier_jobs"]
+
+_POLL_SECONDS = 2.0
+_SECONDS_BEYOND_GRACE = 300.0
+"""In which a cluster notices that a node is lost, and that its pods are gone with it."""
+
+
+def end_earlier_jobs(
+    api: KubernetesApi,
+    cluster: ClusterConfig,
+    job: dict[str, Any],
+    on_state: Callable[[str], None],
+    preemption: Preemption,
+) -> None:
+    """Delete the jobs that do the same as ``job``, and wait until their pods are gone.
+
+    These get their time to save. Jobs that have ended by themselves are left to be looked at.
+
+    Raises:
+        WorkError: if pods are still there ``cluster.grace_seconds`` and some minutes later.
+        PreemptedError: if ``preemption`` is asked for meanwhile.
+    """
+    kind = kind_of(job)
+    found = api.jobs(kind, f"{WORK_LABEL}={job['metadata']['labels'][WORK_LABEL]}")
+    left = [each["metadata"]["name"] for each in found if not _has_ended(kind, each)]
+    for name in left:
+        on_state(f"job {name} of an earlier attempt is ended first")
+        api.delete(kind, name)
+    allowed = cluster.grace_seconds + _SECONDS_BEYOND_GRACE
+    deadline = time.monotonic() + allowed
+    for name in left:
+        while pods := api.pods(kind.selector(name)):
+            if preemption.asked:
+                raise PreemptedError(f"asked to end while job {name} was ending")
+            if time.monotonic() >= deadline:
+                names = ", ".join(pod.metadata.name for pod in pods)
+                raise WorkError(
+                    f"job {name} of an earlier attempt was deleted, but {allowed:.0f} s later its "
+                    f"pods are still there ({names}); where their node is gone for good, "
+                    "kubectl delete pod --force"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _has_ended(kind: Kind, job: dict[str, Any]) -> bool:
+    conditions = (job.get("status") or {}).get("conditions", [])
+    return any(
+        each["type"] in (kind.succeeded, "Failed") and each["status"] == "True"
+        for each in conditions
+    )
