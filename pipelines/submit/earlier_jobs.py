@@ -16,6 +16,7 @@ from pipelines.submit.training_job import WORK_LABEL, Kind, kind_of
 
 __all__ = ["end_earlier_jobs"]
 
+_ENDED = ("Succeeded", "Failed")
 _POLL_SECONDS = 2.0
 _SECONDS_BEYOND_GRACE = 300.0
 """In which a cluster notices that a node is lost, and that its pods are gone with it."""
@@ -28,34 +29,36 @@ def end_earlier_jobs(
     on_state: Callable[[str], None],
     preemption: Preemption,
 ) -> None:
-    """Delete the jobs that do the same as ``job``, and wait until their pods are gone.
+    """Delete the jobs that do the same as ``job``, and wait until no pod does.
 
-    These get their time to save. Jobs that have ended by themselves are left to be looked at.
+    Pods get their time to save. Jobs that have ended by themselves are left to be looked at.
 
     Raises:
-        WorkError: if pods are still there ``cluster.grace_seconds`` and some minutes later.
+        WorkError: if pods still run ``cluster.grace_seconds`` and some minutes later.
         PreemptedError: if ``preemption`` is asked for meanwhile.
     """
-    kind = kind_of(job)
-    found = api.jobs(kind, f"{WORK_LABEL}={job['metadata']['labels'][WORK_LABEL]}")
-    left = [each["metadata"]["name"] for each in found if not _has_ended(kind, each)]
-    for name in left:
-        on_state(f"job {name} of an earlier attempt is ended first")
-        api.delete(kind, name)
+    kind, selector = kind_of(job), f"{WORK_LABEL}={job['metadata']['labels'][WORK_LABEL]}"
+    for each in api.jobs(kind, selector):
+        if not _has_ended(kind, each):
+            name = each["metadata"]["name"]
+            on_state(f"job {name} of an earlier attempt is ended first")
+            api.delete(kind, name)
     allowed = cluster.grace_seconds + _SECONDS_BEYOND_GRACE
     deadline = time.monotonic() + allowed
-    for name in left:
-        while pods := api.pods(kind.selector(name)):
-            if preemption.asked:
-                raise PreemptedError(f"asked to end while job {name} was ending")
-            if time.monotonic() >= deadline:
-                names = ", ".join(pod.metadata.name for pod in pods)
-                raise WorkError(
-                    f"job {name} of an earlier attempt was deleted, but {allowed:.0f} s later its "
-                    f"pods are still there ({names}); where their node is gone for good, "
-                    "kubectl delete pod --force"
-                )
-            time.sleep(_POLL_SECONDS)
+    told = False
+    while pods := [pod for pod in api.pods(selector) if pod.status.phase not in _ENDED]:
+        names = ", ".join(pod.metadata.name for pod in pods)
+        if not told:
+            told = True
+            on_state(f"waiting for the pods of an earlier attempt ({names})")
+        if preemption.asked:
+            raise PreemptedError("asked to end while an earlier attempt was ending")
+        if time.monotonic() >= deadline:
+            raise WorkError(
+                f"pods of an earlier attempt do not end, {allowed:.0f} s after its job was deleted "
+                f"({names}); where their node is gone for good, kubectl delete pod --force"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _has_ended(kind: Kind, job: dict[str, Any]) -> bool:

@@ -34,7 +34,7 @@ __all__ = [
 CONFIG_VARIABLE = "TANDEM_CONFIG"
 """The configuration itself, for pods that find no file with it on the claim."""
 WORK_LABEL = "tandem/work"
-"""Label of a job that says what it does: all attempts at the same have it, and nothing else."""
+"""Label of a job and its pods: all attempts at the same work have its value, and nothing else."""
 
 _MOST_OF_A_NAME = 40
 """A JobSet's pods add to it, and its services must stay within DNS's 63."""
@@ -219,7 +219,8 @@ def _train_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int)
         "volumes": pod.volumes,
         **pod.placement,
     }
-    of_node = {"template": {"metadata": {"labels": dict(_OF_POD)}, "spec": patched}}
+    labels = {**_OF_POD, WORK_LABEL: request.work}
+    of_node = {"template": {"metadata": {"labels": labels}, "spec": patched}}
     replicated = {"name": "node", "template": {"spec": of_node}}
     return {
         **_head(cluster, request, _OF_TRAINER),
@@ -315,7 +316,10 @@ def _template(
     # The operator gives no pod what Trainer's runtimes do, so all of it stands here.
     annotations = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive the training
     return {
-        "metadata": {"labels": dict(_OF_POD), "annotations": annotations},
+        "metadata": {
+            "labels": {**_OF_POD, WORK_LABEL: request.work},
+            "annotations": annotations,
+        },
         "spec": {
             "automountServiceAccountToken": False,
             "securityContext": dict(RESTRICTED_POD),

@@ -29,7 +29,13 @@ from pipelines.submit import earlier_jobs, job_launcher, job_runner, refused_pod
 from pipelines.submit.job_runner import JobListener, run_job
 from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.train import train_on_cluster
-from pipelines.submit.training_job import JobRequest, build_job, job_name, kind_of
+from pipelines.submit.training_job import (
+    WORK_LABEL,
+    JobRequest,
+    build_job,
+    job_name,
+    kind_of,
+)
 from pipelines.training_run import Listener
 
 EVENT = "::tandem "
@@ -52,7 +58,7 @@ class Cluster:
     polls_to_run: int = 1
     polls_to_end: int = 3
     failures: int = 0
-    """So many requests are answered with 500 before it recovers."""
+    """From a job's creation on so many requests are answered with 500 before it recovers."""
     breaks_log: bool = False
     """Whether the connection that follows a log breaks once, after its first line."""
     refusal: tuple[int, str] | None = None
@@ -61,8 +67,10 @@ class Cluster:
     requests: list[tuple[str, str]] = field(default_factory=list)
     polls: int = 0
     queued: bool = False
-    polls_to_go: int = 1
-    """A deleted job's pods are still listed as often."""
+    polls_to_go: int = 0
+    """So often a deleted job's pods are still there."""
+    deletes_first: bool = False
+    """Whether an earlier attempt's job is deleted before the next one begins."""
     refuses_pods: bool = False
     warnings: list[dict[str, Any]] | None = None
     """Events of Kubernetes'; None: the account may not see them."""
@@ -100,11 +108,11 @@ def _handler(state: Cluster) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query))
             state.requests.append(("GET", parts.path))
-            if "labelSelector" in query and not parts.path.endswith("/pods"):
-                self._say(200, {"items": _jobs(state, query["labelSelector"])})
-            elif state.failures > 0:
+            if state.failures > 0 and state.jobs:
                 state.failures -= 1
                 self._say(500, {"message": "etcd is away"})
+            elif "labelSelector" in query and not parts.path.endswith("/pods"):
+                self._say(200, {"items": _jobs(state, query["labelSelector"])})
             elif parts.path.endswith("/events"):
                 assert query["fieldSelector"] == "type=Warning,involvedObject.kind!=Pod"
                 if state.warnings is None:
@@ -204,15 +212,27 @@ def _jobs(state: Cluster, selector: str) -> list[dict[str, Any]]:
 
 def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
     label, _, name = selector.partition("=")
+    if label == WORK_LABEL:
+        return _earlier_pods(state, name)
     kind = kind_of(state.jobs[name])
     assert label == kind.job_label
     if state.refuses_pods:
         return []
-    if name in state.deleted:
-        state.polls_to_go -= 1
-        if state.polls_to_go < 0:
-            return []
     return [_pod(state, name, kind, rank) for rank in range(2)]
+
+
+def _earlier_pods(state: Cluster, work: str) -> list[dict[str, Any]]:
+    """Those of deleted jobs, which end after a while, and of jobs that have ended."""
+    state.polls_to_go -= 1
+    return [
+        {
+            "metadata": {"name": f"{name}-node-0-0"},
+            "status": {"phase": "Running" if name in state.deleted else "Failed"},
+        }
+        for name, job in state.jobs.items()
+        if job["metadata"]["labels"][WORK_LABEL] == work
+        and (name not in state.deleted or state.polls_to_go >= 0)
+    ]
 
 
 def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
@@ -450,6 +470,8 @@ def again(load_submitted: Callable[..., Config]) -> Callable[..., list[str]]:
             each.name: {**build_job(cluster, each), "status": status or {}}
             for each in (first, other)
         }
+        if state.deletes_first:
+            state.deleted.append(first.name)
         second = build_job(cluster, job_request("/mnt/tandem/cell-attempt2"))
         with state.running() as api:
             run_job(
@@ -469,7 +491,10 @@ def test_what_an_earlier_attempt_left_running_is_gone_before_the_next_begins(
     states = again(state, None, None, f"cluster.job_api={api}")
 
     left, _, own = state.jobs
-    assert states[0] == f"job {left} of an earlier attempt is ended first"
+    assert states[:2] == [
+        f"job {left} of an earlier attempt is ended first",
+        f"waiting for the pods of an earlier attempt ({left}-node-0-0)",
+    ]
     assert state.deleted == [left, own]
     before = state.requests[: [method for method, _ in state.requests].index("POST")]
     assert [path.rpartition("/")[2] for _, path in before[1:]] == ["pods"] * 4
@@ -483,6 +508,18 @@ def test_an_earlier_attempt_that_has_failed_is_left_to_be_looked_at(
     again(state, None, {"conditions": [{"type": "Failed", "status": "True"}]})
 
     assert state.deleted == [[*state.jobs][-1]]
+
+
+def test_pods_of_a_job_that_somebody_has_deleted_are_waited_for_too(
+    again: Callable[..., list[str]],
+) -> None:
+    state = Cluster(polls_to_go=3, deletes_first=True)
+
+    states = again(state)
+
+    left, _, own = state.jobs
+    assert states[0] == f"waiting for the pods of an earlier attempt ({left}-node-0-0)"
+    assert state.deleted == [left, own]
 
 
 def test_pods_that_do_not_go_fail_the_next_attempt_and_say_what_to_do(
@@ -499,9 +536,8 @@ def test_pods_that_do_not_go_fail_the_next_attempt_and_say_what_to_do(
 
     left, _ = state.jobs
     assert str(failure.value) == (
-        f"job {left} of an earlier attempt was deleted, but 420 s later its pods are still there "
-        f"({left}-node-0-0, {left}-node-0-1); where their node is gone for good, "
-        "kubectl delete pod --force"
+        "pods of an earlier attempt do not end, 420 s after its job was deleted "
+        f"({left}-node-0-0); where their node is gone for good, kubectl delete pod --force"
     )
     assert "POST" not in [method for method, _ in state.requests]
 

@@ -11,6 +11,7 @@ from pipelines.submit.submission import write_submission
 from pipelines.submit.train import train_job_request
 from pipelines.submit.training_job import (
     CONFIG_VARIABLE,
+    WORK_LABEL,
     JobRequest,
     build_job,
     job_name,
@@ -338,6 +339,20 @@ def test_a_jobs_name_is_one_that_kubernetes_takes_and_tells_jobs_apart() -> None
     assert "r12-attempt2-" in long
     assert job_name("3rd study", mark="0000") == "t3rd-study-0000"
     assert job_name("a") != job_name("a")
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_job_and_its_pods_say_what_they_work_at(
+    load_submitted: Callable[..., Config], api: str, framework: Any
+) -> None:
+    config = load_submitted(api)
+
+    job = job_of(config, framework, 2)
+
+    work = request(config, framework, 2).work
+    assert job["metadata"]["labels"][WORK_LABEL] == work
+    assert {pod["labels"][WORK_LABEL] for pod in pods_of(job)} == {work}
 
 
 def test_all_attempts_at_a_cell_bear_one_label_and_other_cells_another() -> None:
