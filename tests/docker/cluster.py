@@ -1,4 +1,4 @@
-"""What training jobs need of a cluster, in containers: Kubernetes' API, and Kubeflow Trainer's work.
+"""What training jobs need of a cluster, in containers: Kubernetes' API and Kubeflow Trainer's work.
 
 A TrainJob becomes a container per pod, from the runtime that it names, under the names and with the
 variables that Trainer and its job sets give pods. That they do give them is taken from their
@@ -67,8 +67,10 @@ class ContainerCluster:
         self.service_account.mkdir()
         subject = ["-subj", "/CN=kubernetes", "-addext", f"subjectAltName=IP:{self.address}"]
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-            + ["-keyout", key, "-out", certificate, *subject],
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+                *("-keyout", key, "-out", certificate, *subject),
+            ],
             check=True,
             capture_output=True,
         )

@@ -116,12 +116,12 @@ def cluster(
 @pytest.fixture(scope="session")
 def run_pipeline(
     submitted: Config, cluster: ContainerCluster, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[PipelineName], set[str]]:
-    """Runs a pipeline as a dry run writes it; the names of its tasks that ran."""
+) -> Callable[[PipelineName], Path]:
+    """Runs a pipeline as a dry run writes it; a folder with one for each task that ran."""
     folder = tmp_path_factory.mktemp("submission")
     write_dry_run(submitted, Narrator(), ["ingest", "tf", "torch", "study"], folder / "dry")
 
-    def run(name: PipelineName) -> set[str]:
+    def run(name: PipelineName) -> Path:
         return run_compiled(folder / "dry" / f"{name}_pipeline.yaml", folder / name, cluster)
 
     return run
@@ -129,10 +129,11 @@ def run_pipeline(
 
 @pytest.fixture(scope="session")
 def dataset(
-    run_pipeline: Callable[[PipelineName], set[str]],
+    run_pipeline: Callable[[PipelineName], Path],
     submitted: Config,
     on_claim: Callable[[Path], Path],
 ) -> Dataset:
     """Made by the pipeline that ingests."""
-    assert run_pipeline("ingest") == {"ingest"}
+    [ran] = run_pipeline("ingest").iterdir()
+    assert ran.name == "ingest"
     return Dataset.open(on_claim(submitted.dataset_dir))
