@@ -112,7 +112,7 @@ class ContainerCluster:
         for index in range(trainer["numNodes"]):
             variables = {
                 each["name"]: each["value"]
-                for each in [*container["env"], *trainer["env"]]
+                for each in [*container["env"], *trainer.get("env", [])]
                 if "value" in each
             }
             variables |= self._of_trainer(runtime, name, trainer, index)
@@ -123,7 +123,8 @@ class ContainerCluster:
                 f"--network-alias={pod}.{name}",
                 *restricted(self.claim, self.mount_path),
                 *(f"--env={key}={value}" for key, value in variables.items()),
-                *("--entrypoint", trainer["command"][0], trainer["image"], *trainer["command"][1:]),
+                *("--entrypoint", trainer["command"][0]),
+                *(trainer.get("image", container["image"]), *trainer["command"][1:]),
             )
             self.pods[name].append(pod)
 

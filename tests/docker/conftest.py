@@ -86,6 +86,9 @@ def network(images: dict[str, str], submitted: Config, claim: Path) -> Iterator[
         f"--backend-store-uri=sqlite:///{place}/mlflow.db",
         f"--artifacts-destination={place}/artifacts",
     )
+    asked = "import urllib.request as u; u.urlopen('http://localhost:5000/health')"
+    wait = f'until python -c "{asked}" 2>/dev/null; do sleep 1; done'
+    docker("exec", server, "timeout", "300", "sh", "-c", wait)
     yield name
     docker("rm", "--force", server)
     docker("network", "rm", name)
