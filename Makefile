@@ -46,7 +46,7 @@ test-slow: env ## Run what make test leaves out: the rest of the fault table, ev
 test-services: env ## Log runs of both to the tracking server as shipped, on PostgreSQL (two minutes)
 	$(BIN)/python -m pytest tests/infra -m services $(ARGS)
 
-test-docker: env-torch ## Build the images where that is still to do, and run them (a quarter of an hour)
+test-docker: env-torch ## Build the images where that is still to do, run them, and in them both DAGs and a study (half an hour)
 	$(BIN)/python -m pytest tests/docker -m docker $(ARGS)
 
 test-bench: env env-bench ## Run every benchmark on a few thousand rows

@@ -1,4 +1,4 @@
-"""What training jobs need of a cluster, in containers: Kubernetes' API, and Kubeflow Trainer's work.
+"""What training jobs need of a cluster, in containers: Kubernetes' API and Kubeflow Trainer's work.
 
 A TrainJob becomes a container per pod, from the runtime that it names, under the names and with the
 variables that Trainer and its job sets give pods. That they do give them is taken from their
@@ -67,8 +67,10 @@ class ContainerCluster:
         self.service_account.mkdir()
         subject = ["-subj", "/CN=kubernetes", "-addext", f"subjectAltName=IP:{self.address}"]
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-            + ["-keyout", key, "-out", certificate, *subject],
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+                *("-keyout", key, "-out", certificate, *subject),
+            ],
             check=True,
             capture_output=True,
         )
@@ -110,7 +112,7 @@ class ContainerCluster:
         for index in range(trainer["numNodes"]):
             variables = {
                 each["name"]: each["value"]
-                for each in [*container["env"], *trainer["env"]]
+                for each in [*container["env"], *trainer.get("env", [])]
                 if "value" in each
             }
             variables |= self._of_trainer(runtime, name, trainer, index)
@@ -121,7 +123,8 @@ class ContainerCluster:
                 f"--network-alias={pod}.{name}",
                 *restricted(self.claim, self.mount_path),
                 *(f"--env={key}={value}" for key, value in variables.items()),
-                *("--entrypoint", trainer["command"][0], trainer["image"], *trainer["command"][1:]),
+                *("--entrypoint", trainer["command"][0]),
+                *(trainer.get("image", container["image"]), *trainer["command"][1:]),
             )
             self.pods[name].append(pod)
 

@@ -86,6 +86,9 @@ def network(images: dict[str, str], submitted: Config, claim: Path) -> Iterator[
         f"--backend-store-uri=sqlite:///{place}/mlflow.db",
         f"--artifacts-destination={place}/artifacts",
     )
+    asked = "import urllib.request as u; u.urlopen('http://localhost:5000/health')"
+    wait = f'until python -c "{asked}" 2>/dev/null; do sleep 1; done'
+    docker("exec", server, "timeout", "300", "sh", "-c", wait)
     yield name
     docker("rm", "--force", server)
     docker("network", "rm", name)
@@ -116,12 +119,12 @@ def cluster(
 @pytest.fixture(scope="session")
 def run_pipeline(
     submitted: Config, cluster: ContainerCluster, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[PipelineName], set[str]]:
-    """Runs a pipeline as a dry run writes it; the names of its tasks that ran."""
+) -> Callable[[PipelineName], Path]:
+    """Runs a pipeline as a dry run writes it; a folder with one for each task that ran."""
     folder = tmp_path_factory.mktemp("submission")
     write_dry_run(submitted, Narrator(), ["ingest", "tf", "torch", "study"], folder / "dry")
 
-    def run(name: PipelineName) -> set[str]:
+    def run(name: PipelineName) -> Path:
         return run_compiled(folder / "dry" / f"{name}_pipeline.yaml", folder / name, cluster)
 
     return run
@@ -129,10 +132,11 @@ def run_pipeline(
 
 @pytest.fixture(scope="session")
 def dataset(
-    run_pipeline: Callable[[PipelineName], set[str]],
+    run_pipeline: Callable[[PipelineName], Path],
     submitted: Config,
     on_claim: Callable[[Path], Path],
 ) -> Dataset:
     """Made by the pipeline that ingests."""
-    assert run_pipeline("ingest") == {"ingest"}
+    [ran] = run_pipeline("ingest").iterdir()
+    assert ran.name == "ingest"
     return Dataset.open(on_claim(submitted.dataset_dir))

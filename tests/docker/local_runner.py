@@ -20,10 +20,10 @@ __all__ = ["run_compiled"]
 _PREFIX = "comp-"
 
 
-def run_compiled(file: Path, root: Path, cluster: ContainerCluster) -> set[str]:
-    """Run a pipeline as the cluster's; the names of the tasks that ran.
+def run_compiled(file: Path, root: Path, cluster: ContainerCluster) -> Path:
+    """Run a pipeline as the cluster's; returns a folder with one for each task that ran.
 
-    What steps hand to each other goes under ``root``, a new folder.
+    They hold what the steps hand to each other, and are made under ``root``, a new folder.
 
     Raises:
         RuntimeError: naming the task, if one failed.
@@ -53,7 +53,7 @@ def run_compiled(file: Path, root: Path, cluster: ContainerCluster) -> set[str]:
     )
     components.load_component_from_text(yaml.safe_dump(specification))()
     [run] = root.iterdir()
-    return {each.name for each in run.iterdir()}
+    return run
 
 
 def _name_artifacts_by_title(document: Any) -> None:

@@ -1,9 +1,13 @@
 """Training jobs of two nodes from our own runtimes: a container per pod, each with its address."""
 
+import time
+
 import pytest
+import yaml
 from kubernetes import client as kubernetes
 
 from pipelines.config import Config
+from pipelines.environments import PROJECT_ROOT
 from pipelines.ingest import Dataset
 from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.submit.kubernetes_api import KubernetesApi
@@ -11,6 +15,7 @@ from pipelines.submit.train import train_on_cluster
 from pipelines.tracking import read_runs
 from pipelines.training_run import Listener
 from tests.docker.cluster import ContainerCluster
+from tests.docker.engine import docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
 
@@ -49,3 +54,22 @@ def test_two_nodes_train_one_model(
     job = [job for name, job in cluster.jobs.items() if framework in name][-1]
     assert job["spec"]["trainer"]["numNodes"] == 2
     assert job["metadata"]["name"] not in cluster.pods, "removed when done"
+
+
+def test_the_guides_check_finds_the_image_the_tracking_server_and_the_claim(
+    cluster: ContainerCluster,
+) -> None:
+    job = yaml.safe_load((PROJECT_ROOT / "infra" / "kubernetes" / "check.yaml").read_text())
+    name = job["metadata"]["name"]
+
+    cluster.create(job)
+
+    while not (conditions := cluster.status(name)["status"]["conditions"]):
+        time.sleep(0.5)
+    [pod] = cluster.pods[name]
+    printed = docker("logs", pod)
+    assert conditions[0]["type"] == "Complete", printed
+    assert "TensorFlow" in printed
+    assert printed.endswith("are as a training job needs them.")
+    assert (cluster.claim / "tandem" / ".check").exists()
+    cluster.delete(name)

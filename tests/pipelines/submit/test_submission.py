@@ -52,18 +52,24 @@ def test_a_dry_run_of_every_shipped_study_is_whole_and_its_jobs_are_valid(
 
 @pytest.mark.long
 @pytest.mark.both_frameworks
-def test_a_dry_run_of_the_tfx_pipeline_is_whole_and_starts_tfx_on_local_folders(
-    tmp_path: Path, validate_job: Callable[[dict[str, Any]], None]
+@pytest.mark.parametrize("config", STUDIES, ids=lambda path: path.stem)
+def test_a_dry_run_of_the_frameworks_dags_is_whole_and_starts_tfx_on_local_folders(
+    config: Path, tmp_path: Path, validate_job: Callable[[dict[str, Any]], None]
 ) -> None:
-    write_dry_run(load_config(QUICKSTART), Narrator(), ["tf"], tmp_path / "dry", workers=2)
+    loaded = load_config(config)
 
+    write_dry_run(loaded, Narrator(), ["tf", "torch"], tmp_path / "dry", workers=2)
+
+    check_pipeline(tmp_path / "dry" / "torch_pipeline.yaml")
     check_pipeline(tmp_path / "dry" / "tf_pipeline.yaml")
     specification, platform = read_pipeline(tmp_path / "dry" / "tf_pipeline.yaml")
     for container in containers(specification):
-        assert container["image"] == "tandem-tf:0.1.0"
+        assert container["image"] == loaded.cluster.image("tf")
         assert container["command"] == ["python", "-m", "pipelines.submit.tfx_step"]
-    [job] = (tmp_path / "dry" / JOBS_FOLDER).iterdir()
-    validate_job(yaml.safe_load(job.read_text()))
+    jobs = sorted((tmp_path / "dry" / JOBS_FOLDER).iterdir())
+    assert [job.stem for job in jobs] == ["tf-pipeline-train-x2", "torch-pipeline-train-x2"]
+    for job in jobs:
+        validate_job(yaml.safe_load(job.read_text()))
     mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(mounted) == 8
 
