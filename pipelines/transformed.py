@@ -1,5 +1,6 @@
 """What a framework's own transform wrote, for training with ``data.reader: native``."""
 
+import secrets
 import shutil
 from pathlib import Path
 
@@ -13,14 +14,18 @@ __all__ = ["transformed_examples"]
 
 
 def transformed_examples(config: Config, dataset: Dataset, framework: Framework) -> Path | None:
-    """Their folder, made on first use; None under ``reader: shared``."""
+    """Their folder, made on first use; None under ``reader: shared``.
+
+    Raises:
+        WorkError: if the framework's transform failed, with its last lines; its log is kept.
+    """
     if config.data.reader == "shared":
         return None
     name = f"{framework}-{dataset.manifest.fingerprint[:16]}"
     folder = config.output / "transformed" / name
     if not folder.exists():
-        temporary = folder.with_name(f".{name}.writing")
-        shutil.rmtree(temporary, ignore_errors=True)
+        # One of its own: on a cluster cells may run at once, each in a step that finds none.
+        temporary = folder.with_name(f".{name}.{secrets.token_hex(4)}.writing")
         temporary.mkdir(parents=True)
         resolved = config.dump(temporary / "config.yaml")
         arguments = ["transform", "--config", str(resolved), "--output", str(temporary)]
@@ -31,5 +36,10 @@ def transformed_examples(config: Config, dataset: Dataset, framework: Framework)
             threads_per_worker=len(available_cores()),
             environment=config.child_variables,
         )
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(temporary)  # another's was there first, and is the same
     return folder

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,31 @@ def test_a_transform_that_fails_is_not_taken_for_one_that_did_not(
     assert folder is not None
     assert (folder / "train.records").read_text() == "1 2 3"
     assert Path("transformed.txt").read_text() == "once\n"
+
+
+def test_cells_that_run_at_once_do_not_take_each_others_transform_away(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("data.reader=native")
+    write_worker(
+        """
+(output / "train.records").write_text("1 2")
+Path(f"begun-{os.getpid()}").touch()
+while len([*Path().glob("begun-*")]) < 2:
+    time.sleep(0.01)
+(output / "train.records").write_text("1 2 3")
+""",
+        "torch",
+    )
+
+    with ThreadPoolExecutor() as pool:
+        cells = [pool.submit(transformed_examples, config, digits, "torch") for _ in range(2)]
+        folder, other = (cell.result() for cell in cells)
+
+    assert folder is not None
+    assert folder == other
+    assert (folder / "train.records").read_text() == "1 2 3"
+    assert [*folder.parent.iterdir()] == [folder]
 
 
 def test_the_shared_reader_needs_no_transform(
