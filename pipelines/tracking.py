@@ -475,6 +475,8 @@ class _Client:
 def _client(config: Config, *, briefly: bool = False) -> _Client:
     """A client of the study's store; clients share MLflow's own cache of connections."""
     _quieten()
+    # Else MLflow fetches artifacts from the object store, which the server alone may reach.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     return _Client(config, briefly)
 
 
