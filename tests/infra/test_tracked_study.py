@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
-STEPS_OF_TRAINING, REPEATS, WORKERS = 60, 1, [1, 2]
+STEPS_OF_TRAINING, REPEATS, WORKERS = 60, 1, [2]
 OVERRIDES = [
     f"training.steps={STEPS_OF_TRAINING}",
     "training.warmup_steps=10",

@@ -68,4 +68,3 @@ def test_what_is_kept_with_a_run_is_read_where_only_the_server_can_be_reached(
 
     assert tracking.read_file(config, run_id, "kept.json") == "[1, 2, 3]"
     assert tracking.read_file(config, run_id, "another.json") is None
-    assert [content for key, content in server.objects().items() if run_id in key] == [b"[1, 2, 3]"]
