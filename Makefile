@@ -43,7 +43,7 @@ test-slow: env ## Run what make test leaves out: the rest of the fault table, ev
 	.venv-tf/bin/python -m pytest tests/tf_pipeline -m long $(ARGS) || failed=1; \
 	exit $$failed
 
-test-services: env ## Log runs of both to the tracking server as shipped, on PostgreSQL (two minutes)
+test-services: env ## Log a whole small study to the tracking server as shipped, on PostgreSQL (ten minutes)
 	$(BIN)/python -m pytest tests/infra -m services $(ARGS)
 
 test-docker: env-torch ## Build the images where that is still to do, run them, and in them both DAGs and a study (half an hour)

@@ -50,6 +50,8 @@ class Connection:
 def connect(config: Config, *, briefly: bool = False) -> Connection:
     """A client of the study's store; clients share MLflow's own cache of connections."""
     quieten()
+    # Else MLflow fetches artifacts from the object store, which the server alone may reach.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     return Connection(config, briefly)
 
 
@@ -57,6 +59,8 @@ def quieten() -> None:
     """No progress bars or migration logs between a command's own lines."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # The address of every run that ends on a server, as it was given: with the password.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 

@@ -1,9 +1,9 @@
-"""What kustomize makes of infra/kubernetes, and the published schemas to hold it to."""
+"""What kustomize makes of infra/kubernetes, the schemas to hold it to, and the tracking server."""
 
 import gzip
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipelines.environments import PROJECT_ROOT
+from tests.infra.tracking_server import TrackingServer, tracking_server
 
 KUBERNETES = PROJECT_ROOT / "infra" / "kubernetes"
 SCHEMAS = PROJECT_ROOT.parent / "shared" / "schemas"
@@ -82,6 +83,13 @@ def crd_schema() -> Callable[[str], Resource]:
         return schema
 
     return of
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    """The tracking server as shipped, started once."""
+    with tracking_server(tmp_path_factory.mktemp("mlflow")) as started:
+        yield started
 
 
 def _strict(schema: Any) -> Any:

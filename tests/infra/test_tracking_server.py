@@ -1,208 +1,70 @@
-"""The tracking server as shipped: MLflow with users, on PostgreSQL and an object store.
+"""Who may ask the tracking server as shipped, and under which names."""
 
-It is started with the command and the environment of infra/compose.yaml, which are those of the
-Deployment in infra/kubernetes, and with passwords that infra/secrets.sh has made. In the place of
-the object store is moto's.
-"""
-
-import os
-import re
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
-import requests
-import yaml
 
-from pipelines.config import Config, load_config
-from pipelines.environments import PROJECT_ROOT
-from pipelines.strategies import FRAMEWORKS
-from pipelines.tracking import read_runs
-from tests.infra.services import free_port, object_store, postgres, program, running
+from pipelines import tracking
+from pipelines.config import Config
+from tests.infra.tracking_server import READER, STEPS, TrackingServer, User
 
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.both_frameworks,
-    pytest.mark.timeout(900),
-]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
-INFRA = PROJECT_ROOT / "infra"
-QUICKSTART = PROJECT_ROOT / "configs" / "quickstart.yaml"
-SMALL = ["training.steps=12", "training.warmup_steps=2", "training.batch_size_per_worker=16"]
-SECONDS_TO_START = 240.0
-STEPS = ("steps", "a-password-of-the-steps")
-"""The user as whom the pipelines' steps log."""
+EXPERIMENTS = "api/2.0/mlflow/experiments/search?max_results=10"
+STRANGERS = [None, ("admin", "password1234"), ("nobody", ""), (STEPS[0], READER[1])]
 
 
-@dataclass(frozen=True)
-class Server:
-    url: str
-    secrets: dict[str, str]
-    environment: dict[str, str]
-    log: Path
-
-    @property
-    def admin(self) -> tuple[str, str]:
-        return (
-            self.secrets["MLFLOW_AUTH_ADMIN_USERNAME"],
-            self.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"],
-        )
-
-    def status(self, user: tuple[str, str] | None = None, host: str | None = None) -> int:
-        """What it answers to a question for its experiments."""
-        headers = {"Host": host} if host else {}
-        question = f"{self.url}/api/2.0/mlflow/experiments/search?max_results=10"
-        return requests.get(question, auth=user, headers=headers, timeout=60).status_code
+@pytest.mark.parametrize("user", STRANGERS)
+def test_nobody_reads_without_the_right_password(server: TrackingServer, user: User | None) -> None:
+    for known in (server.admin, STEPS, READER):
+        assert server.get(EXPERIMENTS, known).status_code == 200
+    assert server.get(EXPERIMENTS, user).status_code == 401
 
 
-@pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    file = tmp_path_factory.mktemp("secrets") / "secrets.env"
-    subprocess.run([INFRA / "secrets.sh", file], check=True)
-    return dict(line.split("=", 1) for line in file.read_text().splitlines())
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "api/2.0/mlflow-artifacts/artifacts",
+        "api/2.0/mlflow-artifacts/artifacts/1/run/artifacts/config.yaml",
+        "ajax-api/2.0/mlflow/metrics/get-history?run_id=run&metric_key=train_loss",
+        "ajax-api/2.0/mlflow/runs/search",
+        "get-artifact?run_uuid=run&path=config.yaml",
+        "graphql",
+        "api/2.0/mlflow/users/get?username=admin",
+    ],
+)
+def test_no_way_in_is_open(server: TrackingServer, path: str) -> None:
+    assert server.get(path, None).status_code == 401
+    assert server.get("health", None).status_code == 200
 
 
-@pytest.fixture(scope="module")
-def server(secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    shipped = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]["mlflow"]
-    environment = {
-        name: re.sub(r"\$\{(\w+):\?.*?\}", lambda found: secrets[found[1]], value)
-        for name, value in shipped["environment"].items()
-    }
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    here = {"--host": "127.0.0.1", "--port": str(port)}
-    command = [
-        re.sub(r"^(--host|--port)=.*", lambda found: f"{found[1]}={here[found[1]]}", part)
-        for part in shipped["command"]
-    ]
-    data = Path("/var/tmp") / f"tandem-postgres-{os.getpid()}"  # pytest's folders are root's alone
-    with object_store("mlflow") as store, postgres(data, secrets["POSTGRES_PASSWORD"]) as database:
-        environment |= database | {
-            "MLFLOW_S3_ENDPOINT_URL": store,
-            "MLFLOW_AUTH_CONFIG_PATH": str(INFRA / "kubernetes" / "base" / "basic_auth.ini"),
-        }
-        started = Server(f"http://127.0.0.1:{port}", secrets, environment, folder / "log")
-        with running(
-            [sys.executable, "-m", *command],
-            started.log,
-            cwd=folder,
-            env=os.environ | environment,
-        ):
-            deadline = time.monotonic() + SECONDS_TO_START
-            while not _is_healthy(started.url):
-                assert time.monotonic() < deadline, started.log.read_text()
-                time.sleep(0.5)
-            yield started
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/health", timeout=10).status_code == 200
-    except requests.ConnectionError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def logged(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The config of a run of each framework, logged by a user who is no administrator."""
-    created = requests.post(
-        f"{server.url}/api/2.0/mlflow/users/create",
-        json=dict(zip(("username", "password"), STEPS, strict=True)),
-        auth=server.admin,
-        timeout=60,
-    )
-    assert created.status_code == 200, created.text
-    output = tmp_path_factory.mktemp("logged") / "out"
-    settings = [f"output={output}", *SMALL, f"tracking.uri={server.url}"]
-    sets = [part for setting in settings for part in ("--set", setting)]
-    program = "from pipelines.cli import main; main()"
-    environment = os.environ | {
-        "MLFLOW_TRACKING_USERNAME": STEPS[0],
-        "MLFLOW_TRACKING_PASSWORD": STEPS[1],
-    }
-    for command in (["ingest"], *(["train", framework] for framework in FRAMEWORKS)):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *command, "--config", str(QUICKSTART), *sets],
-            cwd=PROJECT_ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert STEPS[1] not in done.stdout + done.stderr
-    return load_config(QUICKSTART, settings)
-
-
-@pytest.fixture
-def as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", STEPS[0])
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", STEPS[1])
-
-
-@pytest.mark.parametrize("user", [None, ("admin", "password1234"), ("nobody", "")])
-def test_nobody_reads_without_the_right_password(
-    server: Server, user: tuple[str, str] | None
-) -> None:
-    assert server.status(server.admin) == 200
-    assert server.status(user) == 401
-
-
-def test_it_answers_to_its_names_in_a_cluster_and_to_no_others(server: Server) -> None:
+def test_it_answers_to_its_names_in_a_cluster_and_to_no_others(server: TrackingServer) -> None:
     for host in ("mlflow:5000", "mlflow", "mlflow.tandem.svc.cluster.local:5000", "localhost:5000"):
-        assert server.status(server.admin, host) == 200, host
-    assert server.status(server.admin, "elsewhere.example") == 403
+        assert server.get(EXPERIMENTS, server.admin, Host=host).status_code == 200, host
+    assert server.get(EXPERIMENTS, server.admin, Host="elsewhere.example").status_code == 403
 
 
-def test_both_frameworks_log_whole_runs_to_it(logged: Config, as_steps: None) -> None:
-    runs = read_runs(logged)
+def test_what_is_kept_with_a_run_is_read_where_only_the_server_can_be_reached(
+    server: TrackingServer,
+    load_quickstart: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outside a cluster its object store cannot be; MLflow's client would ask it by itself."""
+    for name, value in server.variables(STEPS).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("no_proxy", "localhost")  # the server's name; the store's is an address
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    url = server.url.replace("127.0.0.1", "localhost")
+    config = load_quickstart("name=reading", f"tracking.uri={url}")
+    kept = tmp_path / "kept.json"
+    kept.write_text("[1, 2, 3]")
+    run_id = tracking.create_run(config, "parity", "parity", "20250601T120000Z", {})
 
-    assert {run.params["framework"] for run in runs} == set(FRAMEWORKS)
-    assert {run.status for run in runs} == {"FINISHED"}
-    for run in runs:
-        assert run.metrics["examples_per_second"] > 0
-        assert 0 <= run.metrics["eval_accuracy"] <= 1
+    tracking.log_files(config, run_id, [kept])
 
-
-def test_artifacts_lie_in_the_object_store(server: Server, logged: Config) -> None:
-    store = boto3.client(
-        "s3",
-        endpoint_url=server.environment["MLFLOW_S3_ENDPOINT_URL"],
-        region_name="us-east-1",
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-    )
-    listed = store.list_objects_v2(Bucket="mlflow", Prefix="artifacts/")["Contents"]
-    configs = [each["Key"] for each in listed if each["Key"].endswith("config.yaml")]
-    assert len(configs) == len(FRAMEWORKS)
-    for each in listed:
-        content = store.get_object(Bucket="mlflow", Key=each["Key"])["Body"].read()
-        for secret in (STEPS[1], *_passwords(server)):
-            assert secret.encode() not in content, each["Key"]
-
-
-def test_no_password_is_in_any_table_or_file_or_log(server: Server, logged: Config) -> None:
-    dumped = subprocess.run(
-        [program("pg_dump"), "mlflow"],
-        env=os.environ | server.environment,
-        capture_output=True,
-        check=True,
-    ).stdout
-    assert b"eval_accuracy" in dumped
-    left = {"the database": dumped, "the server's log": server.log.read_bytes()}
-    left |= {str(path): path.read_bytes() for path in logged.output.rglob("*") if path.is_file()}
-    for where, content in left.items():
-        for secret in (STEPS[1], *_passwords(server)):
-            assert secret.encode() not in content, where
-
-
-def _passwords(server: Server) -> list[str]:
-    return [
-        value
-        for name, value in server.secrets.items()
-        if name not in ("AWS_ACCESS_KEY_ID", "MLFLOW_AUTH_ADMIN_USERNAME")
-    ]
+    assert tracking.read_file(config, run_id, "kept.json") == "[1, 2, 3]"
+    assert tracking.read_file(config, run_id, "another.json") is None

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import threading
@@ -20,10 +21,13 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
     def start(status: int, body: bytes) -> str:
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_POST = do_GET
 
         servers.append(HTTPServer(("127.0.0.1", 0), Answer))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
@@ -95,6 +99,20 @@ def test_an_error_that_is_not_the_servers_stays_what_it_is(config: Config) -> No
 
     with pytest.raises(MlflowException, match="not found"):
         tracking.finish_run(config, "0" * 32, "FINISHED")
+
+
+def test_a_run_that_ends_on_a_server_is_not_told_of_on_standard_output(
+    configure: Callable[..., Config],
+    serve: Callable[[int, bytes], str],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """There ``--json`` has its answer, and MLflow's address of the run holds the password."""
+    run = {"info": {"run_id": "0" * 32, "experiment_id": "1", "status": "RUNNING"}}
+    config = configure(f"tracking.uri={serve(200, json.dumps({'run': run}).encode())}")
+
+    tracking.finish_run(config, "0" * 32, "FINISHED")
+
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("given", [None, "5"], ids=["by default", "as the user says"])
