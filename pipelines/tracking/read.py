@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, WorkError
 from pipelines.runs import RunRecord
+from pipelines.secrets import shown
 from pipelines.tracking.connection import connect
 from pipelines.tracking.experiments import known_experiments, require_store
 
@@ -43,15 +44,24 @@ def read_runs(config: Config) -> list[RunRecord]:
 
 
 def read_file(config: Config, run_id: str, name: str) -> str | None:
-    """The text of one of a run's artifacts; None if the run has none of that name."""
+    """The text of one of a run's artifacts; None if the run has none of that name.
+
+    Raises:
+        WorkError: if it has, and the store does not give it.
+    """
     from mlflow.exceptions import MlflowException
 
     client = connect(config, briefly=True)
+    if name not in {file.path for file in client.list_artifacts(run_id)}:
+        return None
     try:
         with tempfile.TemporaryDirectory() as folder:
             return Path(client.download_artifacts(run_id, name, folder)).read_text()
-    except (MlflowException, OSError):  # whichever the kind of store raises for what is not there
-        return None
+    except (MlflowException, OSError) as error:
+        raise WorkError(
+            f"tracking.uri: {config.shown_tracking_uri} has {name} of run {run_id}, and does not "
+            f"give it ({shown(str(error))})"
+        ) from None
 
 
 def _record(run: Any) -> RunRecord:

@@ -1,13 +1,16 @@
 import gc
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from pipelines import tracking
 from pipelines.config import Config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, WorkError
 from pipelines.runs import KIND_TAG, STUDY_TAG
 
 STUDY = "20250601T120000Z"
@@ -112,3 +115,28 @@ def test_an_experiment_without_runs_has_none(config: Config) -> None:
     tracking.prepare_store(config)
 
     assert tracking.read_runs(config) == []
+
+
+def test_a_file_that_is_there_and_cannot_be_had_is_not_taken_for_none(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the tracking server answers and its object store does not."""
+    tracking.prepare_store(config)
+    run_id = tracking.create_run(config, "parity", "parity", STUDY, {})
+    file = tmp_path / "parity.json"
+    file.write_text("{}")
+    tracking.log_files(config, run_id, [file])
+    assert tracking.read_file(config, run_id, "parity.json") == "{}"
+    assert tracking.read_file(config, run_id, "other.json") is None
+
+    def fail(*_: Any) -> None:
+        raise MlflowException("503 Server Error: for url http://bob:secret@store/parity.json")
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", fail)
+    with pytest.raises(WorkError) as raised:
+        tracking.read_file(config, run_id, "parity.json")
+
+    assert str(raised.value) == (
+        f"tracking.uri: {config.shown_tracking_uri} has parity.json of run {run_id}, and does not "
+        "give it (503 Server Error: for url http://store/parity.json)"
+    )
