@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +22,7 @@ import yaml
 
 from pipelines.environments import PROJECT_ROOT
 from tests.docker.engine import docker
+from tests.json_handler import JsonHandler
 
 __all__ = ["SERVICE_ACCOUNT", "ContainerCluster", "restricted"]
 
@@ -209,47 +210,34 @@ def _pod(job: str, pod: str, index: int) -> dict[str, Any]:
     }
 
 
-def _handler(cluster: ContainerCluster) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
+def _handler(cluster: ContainerCluster) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query))
             if self.headers["Authorization"] not in (f"Bearer {_TOKEN}", f"bearer {_TOKEN}"):
-                self._say(401, {"message": "Unauthorized"})
+                self.say(401, {"message": "Unauthorized"})
             elif (job := _JOB.fullmatch(parts.path)) and job[2] in cluster.pods:
-                self._say(200, cluster.status(job[2]))
+                self.say(200, cluster.status(job[2]))
             elif job and job[2] is None:
-                self._say(200, {"items": cluster.list_jobs(query["labelSelector"])})
+                self.say(200, {"items": cluster.list_jobs(query["labelSelector"])})
             elif (pods := _PODS.fullmatch(parts.path)) and pods[2]:
                 self._log(pods[2], query)
             elif pods:
                 _, _, name = query["labelSelector"].partition("=")
-                self._say(200, {"items": cluster.list_pods(name)})
+                self.say(200, {"items": cluster.list_pods(name)})
             else:
-                self._say(404, {"message": f"no {parts.path}"})
+                self.say(404, {"message": f"no {parts.path}"})
 
         def do_POST(self) -> None:
-            job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            job = json.loads(self.body())
             cluster.create(job)
-            self._say(201, job)
+            self.say(201, job)
 
         def do_DELETE(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body()
             cluster.delete(urlsplit(self.path).path.rpartition("/")[2])
-            self._say(200, {"status": "Success"})
-
-        def _say(self, status: int, said: Any) -> None:
-            text = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.say(200, {"status": "Success"})
 
         def _log(self, pod: str, query: Mapping[str, str]) -> None:
             options = ["--follow"] if query.get("follow") == "True" else []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -32,6 +32,7 @@ from pipelines.submit import client as client_module
 from pipelines.submit import follow
 from pipelines.submit.client import KfpClient
 from pipelines.submit.credentials import COOKIE_VARIABLE, TOKEN_VARIABLE, Credentials
+from tests.json_handler import JsonHandler
 from tests.pipelines.kubeflow_documents import DRIVER, event, quickstart, train_events
 
 TOKEN = "the-good-token"
@@ -114,13 +115,8 @@ class Refused(Exception):
         self.status = status
 
 
-def _handler(state: KfpServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
+def _handler(state: KfpServer) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             self._answer("GET")
 
@@ -130,19 +126,14 @@ def _handler(state: KfpServer) -> type[BaseHTTPRequestHandler]:
         def _answer(self, method: str) -> None:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query))
-            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            raw = self.body()
             state.requests.append((method, parts.path))
             try:
                 status, said = 200, self._serve(method, parts.path, query, raw)
             except Refused as refusal:
                 code = {401: 16, 404: 5, 409: 6}.get(refusal.status, 13)
                 status, said = refusal.status, {"code": code, "message": str(refusal)}
-            text = said if isinstance(said, str) else json.dumps(said)
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
+            self.say(status, said)
 
         def _serve(self, method: str, path: str, query: dict[str, str], raw: bytes) -> Any:
             if state.failures > 0:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +37,7 @@ from pipelines.submit.training_job import (
     kind_of,
 )
 from pipelines.training_run import Listener
+from tests.json_handler import JsonHandler
 
 EVENT = "::tandem "
 
@@ -97,72 +98,59 @@ class Cluster:
         return "Failed" if self.fails else "Succeeded"
 
 
-def _handler(state: Cluster) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
+def _handler(state: Cluster) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query))
             state.requests.append(("GET", parts.path))
             if state.failures > 0 and state.jobs:
                 state.failures -= 1
-                self._say(500, {"message": "etcd is away"})
+                self.say(500, {"message": "etcd is away"})
             elif "labelSelector" in query and not parts.path.endswith("/pods"):
-                self._say(200, {"items": _jobs(state, query["labelSelector"])})
+                self.say(200, {"items": _jobs(state, query["labelSelector"])})
             elif parts.path.endswith("/events"):
                 assert query["fieldSelector"] == "type=Warning,involvedObject.kind!=Pod"
                 if state.warnings is None:
-                    self._say(403, {"message": "events is forbidden"})
+                    self.say(403, {"message": "events is forbidden"})
                 else:
-                    self._say(200, {"items": state.warnings})
+                    self.say(200, {"items": state.warnings})
             elif parts.path.endswith("/log"):
                 self._log(query)
             elif parts.path.endswith("/pods"):
-                self._say(200, {"items": _pods(state, query["labelSelector"])})
+                self.say(200, {"items": _pods(state, query["labelSelector"])})
             else:
-                self._say(200, _job(state, parts.path.rpartition("/")[2]))
+                self.say(200, _job(state, parts.path.rpartition("/")[2]))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             state.requests.append(("POST", self.path))
             if state.refusal:
-                self._say(state.refusal[0], {"message": state.refusal[1]})
+                self.say(state.refusal[0], {"message": state.refusal[1]})
                 return
             name = body["metadata"]["name"]
             if name in state.jobs:
-                self._say(409, {"message": f"{name} already exists"})
+                self.say(409, {"message": f"{name} already exists"})
                 return
             state.jobs[name], state.polls = body, 0
             if state.logs:
                 state.log = state.logs.pop(0)
             if state.failures > 0:  # it was made, but nobody was told
                 state.failures -= 1
-                self._say(500, {"message": "etcd is away"})
+                self.say(500, {"message": "etcd is away"})
                 return
-            self._say(201, body)
+            self.say(201, body)
 
         def do_DELETE(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body()
             name = urlsplit(self.path).path.rpartition("/")[2]
             state.deleted.append(name)
-            self._say(200, {"status": "Success"})
-
-        def _say(self, status: int, said: Any) -> None:
-            text = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.say(200, {"status": "Success"})
 
         def _log(self, query: dict[str, str]) -> None:
             if query.get("follow") != "True":
                 lines = state.log[-int(query["tailLines"]) :]
-                self._text("".join(f"{line}\n" for line in lines))
+                self.say(200, "".join(f"{line}\n" for line in lines), "text/plain")
                 return
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
@@ -177,13 +165,6 @@ def _handler(state: Cluster) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
                     return
             self.wfile.write(b"0\r\n\r\n")
-
-        def _text(self, text: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain")
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
 
     return Handler
 
