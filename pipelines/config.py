@@ -26,7 +26,7 @@ from pipelines.strategies import SINGLE_WORKER_STRATEGIES, Framework
 from pipelines.strategy_config import TfConfig, TorchConfig
 from pipelines.study_config import StudyConfig
 from pipelines.workload_config import WorkloadConfig
-from pipelines.yaml_file import read_mapping, validated
+from pipelines.yaml_file import parse_yaml, read_mapping, validated
 
 __all__ = ["Config", "load_config", "parse_config"]
 
@@ -285,7 +285,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if not equals or not all(keys):
         raise InputError(f"--set {override}: must read section.field=value")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override}: the value is not valid YAML") from None
     section = raw

@@ -11,9 +11,19 @@ from pydantic_core import ErrorDetails
 from pipelines.errors import InputError
 from pipelines.strategies import FRAMEWORK_TITLES, STRATEGIES, Framework
 
-__all__ = ["read_mapping", "validated"]
+__all__ = ["parse_yaml", "read_mapping", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text says, as plain Python objects.
+
+    Raises:
+        yaml.YAMLError: if it is no YAML, or gives a key of a mapping twice.
+        ValueError: if it holds a date that is none.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - it is the safe one
 
 
 def read_mapping(path: Path, missing: str, example: str) -> dict[str, Any]:
@@ -28,7 +38,7 @@ def read_mapping(path: Path, missing: str, example: str) -> dict[str, Any]:
         InputError: if it cannot be read, or is no mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {missing}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -52,6 +62,24 @@ def validated(model: type[Model], raw: dict[str, Any], origin: str) -> Model:
         lines = [_describe(model, detail) for detail in error.errors()]
         more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:])})" if lines[1:] else ""
         raise InputError(f"{origin}: {lines[0]}{more}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe one, which by itself forgets the first of two sections of the same name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"'{key.value}' stands in line {lines[key.value]} and again in line {line}; "
+                    "put both into one"
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def _describe(model: type[BaseModel], detail: ErrorDetails) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipelines.errors import InputError
+from pipelines.yaml_file import parse_yaml
 
 __all__ = ["Feature", "Record", "Schema", "Share", "read_schema"]
 
@@ -154,7 +155,7 @@ def read_schema(path: Path) -> Schema:
         InputError: naming the file and the field that is wrong.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
         return Schema.model_validate(raw)
     except OSError as error:
         raise InputError(f"data.expected: {path}: cannot be read ({error.strerror})") from None

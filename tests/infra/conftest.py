@@ -30,6 +30,12 @@ def kustomize(folder: Path) -> list[Resource]:
 
 
 @pytest.fixture(scope="session")
+def build() -> Callable[[Path], list[Resource]]:
+    """The resources of a kustomization."""
+    return kustomize
+
+
+@pytest.fixture(scope="session")
 def resources() -> Callable[[str], list[Resource]]:
     """All resources of an overlay, made once."""
     return cache(lambda overlay: kustomize(KUBERNETES / "overlays" / overlay))

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,26 @@ def node(runtime: Resource) -> tuple[Resource, Resource]:
 
 def environment(container: Resource) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in container["env"]}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["gpu nodes", "kind"])
+def test_the_guides_overlays_put_everything_into_pipelines_namespace(
+    build: Callable[[Path], list[Resource]], tmp_path: Path, which: int
+) -> None:
+    guide = (PROJECT_ROOT / "docs" / "cluster.md").read_text()
+    overlays = re.findall(r"```yaml\n(# my-cluster/kustomization\.yaml.*?)```", guide, re.DOTALL)
+    assert len(overlays) == 2
+    (tmp_path / "tandem").symlink_to(PROJECT_ROOT)
+    own = tmp_path / "my-cluster"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(overlays[which])
+
+    made = build(own)
+
+    assert {"TrainingRuntime", "Deployment", "PersistentVolumeClaim"} <= {
+        each["kind"] for each in made
+    }
+    assert {each["metadata"].get("namespace") for each in made} == {"kubeflow"}
 
 
 @each_overlay

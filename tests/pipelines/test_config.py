@@ -295,6 +295,24 @@ def test_bytes_that_are_no_text_are_no_config(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path}: cannot be read: ")
 
 
+def test_a_section_that_stands_twice_is_refused_and_not_half_forgotten(
+    write_config: WriteConfig,
+) -> None:
+    path = write_config("name: a\ncluster:\n  workers_per_pod: 4\ncluster: {namespace: b}\n")
+
+    assert refusal(path) == (
+        f"{path}: not valid YAML: 'cluster' stands in line 2 and again in line 4; put both into one"
+    )
+
+
+def test_what_a_merged_mapping_gives_may_be_given_again(write_config: WriteConfig) -> None:
+    text = "name: a\ntraining:\n  <<: {steps: 50, seed: 7}\n  steps: 60\n"
+
+    config = load_config(write_config(text))
+
+    assert (config.training.steps, config.training.seed) == (60, 7)
+
+
 @pytest.mark.parametrize(
     "text",
     ["name: [unclosed", "name: a\n  b: c\n d: e", "name: @a", "name: a\x00", "name: 2024-99-99"],
