@@ -5,10 +5,11 @@ the mark shows them as what they are.
 """
 
 import json
+import sys
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["emit", "parse"]
+__all__ = ["emit", "parse", "say"]
 
 _MARK = "::tandem "
 
@@ -16,7 +17,16 @@ _MARK = "::tandem "
 def emit(event: str, **details: Any) -> None:
     """Print one event; ``details`` must be JSON values. Nobody need be there to read it."""
     with suppress(BrokenPipeError):  # a worker whose launcher was killed still has to save
-        print(_MARK + json.dumps({"event": event, **details}), flush=True)
+        say(_MARK + json.dumps({"event": event, **details}))
+
+
+def say(line: str) -> None:
+    """Print a line by one write: threads share standard output, and the processes of a pod do.
+
+    ``print`` makes two of it, between which another's line may come.
+    """
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def parse(line: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipelines import events
 from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config, parse_config
@@ -83,7 +84,7 @@ def train_in_step(
             layout=Layout.of(config, framework, workers),
             threads_per_worker=max(1, threads),
             environment=config.child_variables,
-            on_line=lambda name, line: print(f"[{name}] {line}", flush=True),
+            on_line=lambda name, line: events.say(f"[{name}] {line}"),
         )
 
 

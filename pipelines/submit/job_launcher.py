@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines import events
 from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import InputError
@@ -57,14 +58,14 @@ def launch_job(
 
         def tell(line: str) -> None:
             log.write(f"{line}\n")
-            print(line, flush=True)
+            events.say(line)
             on_line("rank0", line)
 
         listener = JobListener(
             on_event=lambda event: on_event(0, event),
             on_line=tell,
             on_running=lambda: on_start(_NO_PROCESS, ()),
-            on_state=lambda state: print(f"job {request.name}: {state}", flush=True),
+            on_state=lambda state: events.say(f"job {request.name}: {state}"),
         )
         api = KubernetesApi(cluster.namespace)
         with preemption.watched():  # if nobody around does, the job would outlive this step

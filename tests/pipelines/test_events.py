@@ -1,6 +1,7 @@
 import contextlib
 import io
 import math
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,23 @@ from pipelines import events
 from pipelines.environments import PROJECT_ROOT
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+def test_processes_that_share_an_output_do_not_write_into_each_others_lines() -> None:
+    """Without a buffer, as in the images, every write goes out as it is."""
+    program = "from pipelines import events\nfor _ in range(2000): events.emit('step', step=1)"
+    command = [sys.executable, "-u", "-c", program]
+    read, write = os.pipe()
+    both = [subprocess.Popen(command, stdout=write, cwd=PROJECT_ROOT) for _ in range(2)]
+    os.close(write)
+    with os.fdopen(read) as output:
+        lines = output.read().splitlines()
+
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(lines) == 4000
+    assert {line: events.parse(line) for line in lines} == {
+        '::tandem {"event": "step", "step": 1}': {"event": "step", "step": 1}
+    }
 
 
 def test_an_emitted_event_is_one_line_that_parses(capsys: pytest.CaptureFixture[str]) -> None:
