@@ -12,7 +12,7 @@ from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import PreemptedError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.submit.kubernetes_api import KubernetesApi
-from pipelines.submit.training_job import WORK_LABEL, Kind, kind_of
+from pipelines.submit.training_job import WORK_LABEL, conditions_of, kind_of
 
 __all__ = ["end_earlier_jobs"]
 
@@ -39,7 +39,7 @@ def end_earlier_jobs(
     """
     kind, selector = kind_of(job), f"{WORK_LABEL}={job['metadata']['labels'][WORK_LABEL]}"
     for each in api.jobs(kind, selector):
-        if not _has_ended(kind, each):
+        if not {kind.succeeded, "Failed"} & conditions_of(each).keys():
             name = each["metadata"]["name"]
             on_state(f"job {name} of an earlier attempt is ended first")
             api.delete(kind, name)
@@ -59,11 +59,3 @@ def end_earlier_jobs(
                 f"({names}); where their node is gone for good, kubectl delete pod --force"
             )
         time.sleep(_POLL_SECONDS)
-
-
-def _has_ended(kind: Kind, job: dict[str, Any]) -> bool:
-    conditions = (job.get("status") or {}).get("conditions", [])
-    return any(
-        each["type"] in (kind.succeeded, "Failed") and each["status"] == "True"
-        for each in conditions
-    )

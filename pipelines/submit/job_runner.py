@@ -14,7 +14,7 @@ from pipelines.preemption import Preemption
 from pipelines.submit.earlier_jobs import end_earlier_jobs
 from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.refused_pods import RefusedPods
-from pipelines.submit.training_job import Kind, kind_of
+from pipelines.submit.training_job import Kind, conditions_of, kind_of
 
 __all__ = ["JobListener", "run_job"]
 
@@ -136,7 +136,7 @@ class _Job:
 
     def _wait(self, preemption: Preemption, started: float) -> None:
         while True:
-            conditions = self._conditions()
+            conditions = conditions_of(self._api.job(self._kind, self._name))
             pods = self._api.pods(self._kind.selector(self._name))
             self._read_log(pods)
             if self._kind.succeeded in conditions:
@@ -164,13 +164,6 @@ class _Job:
         self._log.ended.set()
         if self._reader is not None:
             self._reader.join(_SECONDS_FOR_THE_LOG)
-
-    def _conditions(self) -> dict[str, Mapping[str, Any]]:
-        """Those that hold, by their type."""
-        status = self._api.job(self._kind, self._name).get("status") or {}
-        return {
-            each["type"]: each for each in status.get("conditions", []) if each["status"] == "True"
-        }
 
     def _read_log(self, pods: list[Any]) -> None:
         if self._reader is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "JobRequest",
     "Kind",
     "build_job",
+    "conditions_of",
     "job_name",
     "kind_of",
 ]
@@ -136,6 +137,12 @@ def kind_of(job: Mapping[str, Any]) -> Kind:
     [found] = [kind for kind in _KINDS if kind.name == job["kind"]]
     servers = job["spec"].get("tfReplicaSpecs", {})
     return _of_operator("tfjobs", "TFJob", "tensorflow", "chief") if "Chief" in servers else found
+
+
+def conditions_of(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Those conditions of a job, as the API describes it, that hold, by their type."""
+    status = job.get("status") or {}
+    return {each["type"]: each for each in status.get("conditions", []) if each["status"] == "True"}
 
 
 def job_name(*parts: str, mark: str = "") -> str:

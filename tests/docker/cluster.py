@@ -24,7 +24,15 @@ from pipelines.environments import PROJECT_ROOT
 from tests.docker.engine import docker
 from tests.json_handler import JsonHandler
 
-__all__ = ["SERVICE_ACCOUNT", "ContainerCluster", "restricted"]
+__all__ = ["RESTRICTED", "SERVICE_ACCOUNT", "ContainerCluster", "restricted"]
+
+RESTRICTED = (
+    "--read-only",
+    "--tmpfs=/tmp",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+)
+"""Options of ``docker run`` for a container of the restricted standard."""
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TOKEN = "the-steps-own-token"
@@ -37,9 +45,9 @@ _PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)/log)?")
 
 
 def restricted(claim: Path, mount_path: str) -> list[str]:
-    """Options of ``docker run`` for a pod of the restricted standard that has the claim."""
+    """The same for a pod that has the claim."""
     return [
-        *("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+        *RESTRICTED,
         *(f"--volume={claim}:{mount_path}", "--shm-size=256m"),
     ]
 

@@ -10,19 +10,12 @@ import pytest
 
 import pipelines
 from pipelines.environments import PROJECT_ROOT
+from tests.docker.cluster import RESTRICTED
 from tests.docker.engine import docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
 
 IMAGES = ["core", "tf", "torch"]
-RESTRICTED = (
-    "--rm",
-    "--read-only",
-    "--tmpfs=/tmp",
-    "--network=none",
-    "--cap-drop=ALL",
-    "--security-opt=no-new-privileges",
-)
 QUICKSTART = "/opt/app/configs/quickstart.yaml"
 SMALL = (
     "training.steps=12",
@@ -38,7 +31,9 @@ Run = Callable[..., str]
 @pytest.fixture
 def run(images: dict[str, str]) -> Run:
     def run(image: str, *command: str, options: tuple[str, ...] = ()) -> str:
-        return docker("run", *RESTRICTED, *options, images[image], *command)
+        return docker(
+            "run", "--rm", "--network=none", *RESTRICTED, *options, images[image], *command
+        )
 
     return run
 
