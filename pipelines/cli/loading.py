@@ -1,5 +1,6 @@
 """From a command's options to a configuration and prices."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from pipelines.cli.options import DEFAULT_CONFIG, FrameworkName
 
 __all__ = [
     "given_prices",
+    "given_settings",
     "load",
     "load_for",
     "network_settings",
@@ -54,10 +56,14 @@ def given_prices(path: Path | None) -> Any:
     return load_prices(path or DEFAULT_PRICES)
 
 
+def given_settings(given: Mapping[str, object]) -> list[str]:
+    """Fields and what options say of them, as overrides; those not given (None) are left out."""
+    return [f"{field}={value}" for field, value in given.items() if value is not None]
+
+
 def network_settings(hosts: int | None, bandwidth: str | None) -> list[str]:
     """What ``--hosts`` and ``--bandwidth`` say, as overrides."""
-    given = {"network.hosts": hosts, "network.bandwidth": bandwidth}
-    return [f"{field}={value}" for field, value in given.items() if value is not None]
+    return given_settings({"network.hosts": hosts, "network.bandwidth": bandwidth})
 
 
 def refuse_other_config(config: Path, resume: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli.loading import (
     given_prices,
+    given_settings,
     load,
     load_for,
     network_settings,
@@ -183,8 +184,7 @@ def parity(
         "parity.steps": steps,
         "training.precision": precision,
     }
-    asked = [f"{field}={value}" for field, value in given.items() if value is not None]
-    verdict = actions.parity(load(config, [*(overrides or []), *asked]), Narrator())
+    verdict = actions.parity(load(config, [*(overrides or []), *given_settings(given)]), Narrator())
     if as_json:
         typer.echo(verdict.model_dump_json(indent=2))
     require_passed(verdict)
