@@ -180,12 +180,13 @@ def parity(config: Config, narrator: Narrator, study_id: str = "") -> "Parity":
         from pipelines.parity.members import check_workers
         from pipelines.parity.prove import prove
         from pipelines.parity.record import keep, parity_params
+        from pipelines.parity.software import describe_frameworks
         from pipelines.parity.terminal import print_parity
         from pipelines.tracking import new_study_id
 
         check_workers(config)
         task.update("asking for versions")
-        params = parity_params(config, dataset.manifest)
+        params = parity_params(config, dataset.manifest, describe_frameworks(config))
 
         def on_progress(name: str, number: int, members: int, step: int, steps: int) -> None:
             state = f"step {step}/{steps}" if step else "starting"
@@ -218,10 +219,12 @@ def _ensure_parity_of(config: Config, dataset: Dataset, study_id: str, narrator:
     from pipelines.parity.members import abridged
     from pipelines.parity.prove import require_passed
     from pipelines.parity.record import find_passed, parity_params
+    from pipelines.parity.software import describe_frameworks
 
     short = abridged(config)
     tracking.prepare_store(config)
-    found = find_passed(tracking.read_runs(config), parity_params(short, dataset.manifest))
+    params = parity_params(short, dataset.manifest, describe_frameworks(short))
+    found = find_passed(tracking.read_runs(config), params)
     if found is None:
         require_passed(parity(short, narrator, study_id))
         return

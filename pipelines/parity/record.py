@@ -12,9 +12,9 @@ from pipelines.config import Config
 from pipelines.ingest.manifest import Manifest
 from pipelines.parity.model import Parity
 from pipelines.parity.output import JSON_NAME, write_parity
-from pipelines.parity.software import code_digest, describe_frameworks
+from pipelines.parity.software import code_digest
 from pipelines.runs import PARITY_PASSED, RunRecord
-from pipelines.strategies import FRAMEWORKS
+from pipelines.strategies import FRAMEWORKS, Framework
 
 __all__ = ["find_passed", "keep", "parity_params", "read"]
 
@@ -30,9 +30,10 @@ _OF_A_STUDY = (
 """What a study's runs record and a verdict does not depend on, or names otherwise."""
 
 
-def parity_params(config: Config, manifest: Manifest) -> dict[str, object]:
-    """What a verdict holds for: asks both frameworks, which takes seconds."""
-    software = describe_frameworks(config)
+def parity_params(
+    config: Config, manifest: Manifest, software: Mapping[Framework, Mapping[str, str]]
+) -> dict[str, object]:
+    """What a verdict holds for; ``software`` is what each framework says of itself."""
     sides = {}
     for framework in FRAMEWORKS:
         sides[f"{framework}_strategy"] = config.strategy(framework)

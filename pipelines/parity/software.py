@@ -14,7 +14,7 @@ from pipelines.environments import PROJECT_ROOT, find_python
 from pipelines.errors import WorkError
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["code_digest", "describe_framework", "describe_frameworks", "software_variable"]
+__all__ = ["code_digest", "describe_framework", "describe_frameworks"]
 
 _PACKAGES = ("pipelines", "tf_pipeline", "torch_pipeline")
 
@@ -33,21 +33,11 @@ def describe_frameworks(config: Config) -> dict[Framework, dict[str, str]]:
 def describe_framework(config: Config, framework: Framework) -> dict[str, str]:
     """What one framework says of itself; importing it takes seconds, so it is asked once.
 
-    Where ``TANDEM_TF_SOFTWARE`` or ``TANDEM_TORCH_SOFTWARE`` has its answer as JSON, from another
-    container, that is taken.
-
     Raises:
         WorkError: if it cannot be imported.
     """
-    if said := os.environ.get(software_variable(framework)):
-        return dict(json.loads(said))
     variables = tuple(sorted(config.child_variables.items()))
     return dict(_ask(framework, find_python(framework), Path.cwd(), variables))
-
-
-def software_variable(framework: Framework) -> str:
-    """Where a framework's answer may lie that cannot be asked here."""
-    return f"TANDEM_{framework.upper()}_SOFTWARE"
 
 
 def code_digest(root: Path = PROJECT_ROOT) -> str:

@@ -4,7 +4,6 @@ On a cluster the training in them is a job's; anywhere else it is processes of t
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ def describe_software(settings: str, framework: str) -> str:
 def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]) -> None:
     """A short proof of every two strategies, unless one on the same inputs and code is known.
 
-    ``software`` is what ``describe_software`` said of each framework.
+    ``software`` is what ``describe_software`` said of each framework, as JSON.
 
     Raises:
         ComparisonRefusedError: if the frameworks differ.
@@ -65,15 +64,13 @@ def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]
     from pipelines.parity.members import abridged, strategy_pairs
     from pipelines.parity.prove import prove, require_passed
     from pipelines.parity.record import find_passed, keep, parity_params
-    from pipelines.parity.software import software_variable
 
-    for framework, said in software.items():
-        os.environ[software_variable(framework)] = said
     config = _parse(settings)
+    said = {framework: json.loads(text) for framework, text in software.items()}
     dataset = Dataset.open(config.dataset_dir)
     for pair in strategy_pairs(config):
         short = abridged(pair)
-        params = parity_params(short, dataset.manifest)
+        params = parity_params(short, dataset.manifest, said)
         if found := find_passed(tracking.read_runs(config), params):
             print(f"passed before on the same inputs and code: run {found.run_id}")
             continue

@@ -30,7 +30,7 @@ def config(load_quickstart: Load) -> Config:
 
 @pytest.fixture
 def params(config: Config, digits: Dataset, frameworks: object) -> dict[str, object]:
-    return parity_params(config, digits.manifest)
+    return parity_params(config, digits.manifest, describe_frameworks(config))
 
 
 def verdict_on(params: dict[str, object], passed: bool = True, start: float = 0.0) -> RunRecord:

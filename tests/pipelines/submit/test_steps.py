@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from pipelines.cell import Cell
 from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
 from pipelines.config import Config
 from pipelines.errors import WorkError
-from pipelines.parity.software import describe_framework, software_variable
+from pipelines.ingest import Dataset
+from pipelines.parity.members import abridged, strategy_pairs
+from pipelines.parity.record import parity_params
+from pipelines.runs import PARITY_PASSED
+from pipelines.strategies import Framework
 from pipelines.submit.shared_step import StepFolders, shared_with_job
-from pipelines.submit.steps import begin_study, train_cell
+from pipelines.submit.steps import begin_study, prove_parity, train_cell
 
 CELL = Cell("torch", "ddp", 1)
 
@@ -126,13 +131,27 @@ def test_in_a_step_the_hardware_is_what_the_workers_say(
     assert run.status == "FAILED"
 
 
-def test_what_a_framework_said_elsewhere_is_taken_for_its_word(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+def test_a_proof_rests_on_what_the_frameworks_said_in_their_own_images(
+    config: Config, settings: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = {"framework_version": "tensorflow 9", "software_build": "cuda12"}
-    monkeypatch.setenv(software_variable("tf"), json.dumps(said))
+    study_id = begin_study(settings)
+    software: dict[Framework, dict[str, str]] = {
+        "tf": {"framework_version": "tensorflow 9", "software_build": "cuda12"},
+        "torch": {"framework_version": "torch 9", "software_build": "cuda12"},
+    }
+    [pair] = strategy_pairs(config)
+    manifest = Dataset.open(config.dataset_dir).manifest
+    params = parity_params(abridged(pair), manifest, software)
+    passed = tracking.create_run(config, "parity passed", "parity", study_id, params)
+    tracking.log_metrics(config, passed, {PARITY_PASSED: 1.0})
+    tracking.finish_run(config, passed, "FINISHED")
+    before = dict(os.environ)
+    capsys.readouterr()
 
-    assert describe_framework(config, "tf") == said
+    prove_parity(settings, study_id, {name: json.dumps(said) for name, said in software.items()})
+
+    assert capsys.readouterr().out == (f"passed before on the same inputs and code: run {passed}\n")
+    assert dict(os.environ) == before
 
 
 def test_a_training_steps_folders_are_on_the_claim_while_its_job_runs(tmp_path: Path) -> None:
