@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import ComparisonRefusedError
@@ -42,18 +43,19 @@ def prove(
     params: Mapping[str, object],
     on_progress: OnProgress,
     modules: Modules | None = None,
+    runs: Path | None = None,
 ) -> Parity:
     """Run both frameworks on the same weights and batches, and say whether they agree.
 
     ``params`` is what the verdict is to hold for. The runs' folders are left in
-    ``<output>/parity/runs``.
+    ``runs``, by default ``<output>/parity/runs``, in the place of what is there.
 
     Raises:
         InputError: if a worker count cannot run.
         WorkError: if a run failed.
     """
     check_workers(config)
-    folder = config.output / "parity" / "runs"
+    folder = runs or config.output / "parity" / "runs"
     shutil.rmtree(folder, ignore_errors=True)
     members = list(plan(config))
     traces = {}

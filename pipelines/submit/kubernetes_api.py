@@ -73,7 +73,7 @@ class KubernetesApi:
             )
         except ApiException as error:
             if error.status != 409:
-                raise self._refusal(kind, error) from None
+                raise self._refusal(kind, error, "the training job was not created") from None
         except HTTPError as error:
             raise _unreachable(error) from None
 
@@ -92,7 +92,8 @@ class KubernetesApi:
                 _request_timeout=_SECONDS_TO_ANSWER,
             )
         except ApiException as error:
-            raise self._refusal(kind, error) from None
+            why = "the cluster does not list training jobs"
+            raise self._refusal(kind, error, why) from None
         except HTTPError as error:
             raise _unreachable(error) from None
         return list(listed["items"])
@@ -193,8 +194,8 @@ class KubernetesApi:
         except (ApiException, HTTPError):
             return  # asked for again, from where it broke off
 
-    def _refusal(self, kind: Kind, error: Any) -> TandemError:
-        """What an answer about a kind of job means."""
+    def _refusal(self, kind: Kind, error: Any, otherwise: str) -> TandemError:
+        """What an answer about a kind of job means; ``otherwise`` where it is no fault of ours."""
         if error.status == 404:
             return InputError(
                 f"cluster.job_api: the cluster knows no {kind.name} ({kind.group}/"
@@ -202,7 +203,7 @@ class KubernetesApi:
             )
         if error.status in (400, 401, 403, 422):
             return InputError(f"the cluster refuses the training job: {told(error)}")
-        return WorkError(f"the training job was not created: {told(error)}")
+        return WorkError(f"{otherwise}: {told(error)}")
 
     def _asked(
         self, method: Any, *arguments: Any, what: str = "how the job goes", **options: Any

@@ -4,7 +4,7 @@ On a cluster the training in them is a job's; anywhere else it is processes of t
 """
 
 import json
-import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from pipelines.workloads import get_workload
 
 __all__ = ["begin_study", "compare_study", "describe_software", "prove_parity", "train_cell"]
 
+_SECONDS_TO_THE_NEXT_ID = 0.2
+
 
 def begin_study(settings: str) -> str:
     """Make the dataset, or find it as it was made, and the experiment; returns the study's id.
@@ -40,7 +42,7 @@ def begin_study(settings: str) -> str:
         f"examples, fingerprint {manifest.fingerprint}{', reused' if reused else ''}"
     )
     tracking.prepare_store(config)
-    study_id = tracking.new_study_id()
+    study_id = _id_of_a_study_of_its_own(config)
     StudyFolder.begin(config, study_id)
     return study_id
 
@@ -68,13 +70,17 @@ def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]
     config = _parse(settings)
     said = {framework: json.loads(text) for framework, text in software.items()}
     dataset = Dataset.open(config.dataset_dir)
+    # two submissions of one configuration share its folder, and jobs that write to the same one
+    # count as attempts at the same work
+    runs = StudyFolder.path(config, study_id) / "parity"
     for pair in strategy_pairs(config):
         short = abridged(pair)
         params = parity_params(short, dataset.manifest, said)
         if found := find_passed(tracking.read_runs(config), params):
             print(f"passed before on the same inputs and code: run {found.run_id}")
             continue
-        verdict, _ = keep(short, prove(short, dataset, params, _tell_progress), study_id)
+        verdict = prove(short, dataset, params, _tell_progress, runs=runs)
+        verdict, _ = keep(short, verdict, study_id)
         print(verdict.summary)
         require_passed(verdict)
 
@@ -114,11 +120,12 @@ def compare_study(settings: str, study_id: str, page: Path) -> None:
     """Compare the study's cells, and write the report's page to ``page``."""
     from pipelines.cli.actions import compare
     from pipelines.cli.narrator import Narrator
+    from pipelines.compare.html import render_html
 
     config = _parse(settings)
-    compare(config, Narrator(), [f"{config.name}/{study_id}"])
+    report = compare(config, Narrator(), [f"{config.name}/{study_id}"])
     page.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(config.output / "report.html", page)
+    page.write_text(render_html(report), encoding="utf-8")
 
 
 def _parse(settings: str) -> Config:
@@ -127,6 +134,18 @@ def _parse(settings: str) -> Config:
         return config
     tracked = config.tracking.model_copy(update={"uri": config.cluster.tracking_uri})
     return config.model_copy(update={"tracking": tracked})
+
+
+def _id_of_a_study_of_its_own(config: Config) -> str:
+    """Ids are seconds, and in this one another submission of the configuration may have begun."""
+    while True:
+        study_id = tracking.new_study_id()
+        try:
+            StudyFolder.path(config, study_id).mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(_SECONDS_TO_THE_NEXT_ID)
+        else:
+            return study_id
 
 
 def _measured(config: Config, study_id: str, cell: Cell) -> str | None:

@@ -63,6 +63,8 @@ class Cluster:
     breaks_log: bool = False
     """Whether the connection that follows a log breaks once, after its first line."""
     refusal: tuple[int, str] | None = None
+    list_status: int = 200
+    """With which a list of jobs is answered."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -108,7 +110,8 @@ def _handler(state: Cluster) -> type[JsonHandler]:
                 state.failures -= 1
                 self.say(500, {"message": "etcd is away"})
             elif "labelSelector" in query and not parts.path.endswith("/pods"):
-                self.say(200, {"items": _jobs(state, query["labelSelector"])})
+                found = {"items": _jobs(state, query["labelSelector"]), "message": "etcd is slow"}
+                self.say(state.list_status, found)
             elif parts.path.endswith("/events"):
                 assert query["fieldSelector"] == "type=Warning,involvedObject.kind!=Pod"
                 if state.warnings is None:
@@ -334,6 +337,16 @@ def test_what_the_cluster_refuses_is_one_line(
 
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_where_earlier_attempts_cannot_be_asked_for_nothing_is_created(
+    run: Callable[..., float],
+) -> None:
+    state = Cluster(list_status=504)
+
+    with pytest.raises(WorkError, match=r"^the cluster does not list .*: 504 etcd is slow"):
+        run(state)
+    assert not state.jobs
 
 
 def test_a_job_without_pods_is_given_up_with_what_it_waits_for(

@@ -154,6 +154,26 @@ def test_a_proof_rests_on_what_the_frameworks_said_in_their_own_images(
     assert dict(os.environ) == before
 
 
+def test_proofs_of_two_submissions_at_once_do_not_share_a_folder(
+    config: Config, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+
+    def prove(*arguments: Any, runs: Path) -> None:
+        folders.append(runs)
+        raise WorkError("no frameworks here")
+
+    monkeypatch.setattr("pipelines.parity.prove.prove", prove)
+    studies = [begin_study(settings), begin_study(settings)]
+    software: dict[Framework, str] = {"tf": "{}", "torch": "{}"}
+    for study_id in studies:
+        with pytest.raises(WorkError, match="no frameworks here"):
+            prove_parity(settings, study_id, software)
+
+    assert folders == [config.output / "studies" / each / "parity" for each in studies]
+    assert len(set(folders)) == 2
+
+
 def test_a_training_steps_folders_are_on_the_claim_while_its_job_runs(tmp_path: Path) -> None:
     own = StepFolders(*(tmp_path / each for each in ("config", "examples", "fn", "model")))
     own.transformed.mkdir()
