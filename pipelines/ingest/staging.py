@@ -5,14 +5,16 @@ manifest comes last, then one rename. So a killed ingestion leaves nothing reada
 one goes on where it was: fragments with a note, whose shards are unaltered, are not read again.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import get_args
+from typing import IO, get_args
 
 from pipelines.errors import InputError
 from pipelines.ingest.manifest import MANIFEST_NAME, Manifest, Split
@@ -24,6 +26,7 @@ _REQUEST = "request.json"
 _NOTES = "fragments"
 _DUPLICATES = "duplicates"
 _FAILED = "failed"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Staging:
@@ -38,33 +41,24 @@ class Staging:
     def opened(self, request: Mapping[str, str], *, resume: bool) -> Iterator[None]:
         """Hold the folder for this process, emptied of what another request left there.
 
+        It is discarded if input is refused or the disk is full; else what is there, is left.
+
         Raises:
-            InputError: if the final folder holds something else, or another process is writing.
+            InputError: if the final folder holds something else, another process is writing, or
+                the disk is full.
         """
         self._refuse_foreign_folder()
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"{self.folder}: another process is writing this dataset; wait for it, or "
-                    "name another data.output"
-                ) from None
-            asked = json.dumps(request, sort_keys=True).encode()
-            if not (resume and self._read(_REQUEST) == asked):
-                self._clear()
-                write_atomically(self.path / _REQUEST, asked)
-            # Whatever failed last time is tried again.
-            shutil.rmtree(self.path / _DUPLICATES, ignore_errors=True)
-            # Made here, not by the workers: one that outlives a discarded run makes nothing anew.
-            for name in (_NOTES, _DUPLICATES, *(f"split={split}" for split in get_args(Split))):
-                (self.path / name).mkdir(exist_ok=True)
-            (self.path / _FAILED).unlink(missing_ok=True)
-            for number, result in self.results().items():
-                if result.error is not None or not self._is_whole(result):
-                    self._note(number).unlink()
-            yield
+        with _full_disk_refused(self.folder):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / "lock").open("w") as lock:
+                self._hold(lock)
+                try:
+                    self._prepare(request, resume=resume)
+                    yield
+                except Exception as error:
+                    if isinstance(error, InputError) or _tells_of_full_disk(error):
+                        self._discard()
+                    raise
 
     def note(self, result: FragmentResult) -> None:
         """Record that a fragment is done, or why it failed."""
@@ -124,8 +118,39 @@ class Staging:
         self.path.rename(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def discard(self) -> None:
-        """Leave nothing behind."""
+    def _hold(self, lock: IO[str]) -> None:
+        """For this process alone, as long as ``lock`` is open.
+
+        What the folder holds is another's until then, and not to be touched.
+        """
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), (self.path / "lock").stat()):
+                return
+        except OSError:
+            pass
+        # Held, or gone with the folder, which has just been published or discarded.
+        raise InputError(
+            f"{self.folder}: another process is writing this dataset; wait for it, or name "
+            "another data.output"
+        )
+
+    def _prepare(self, request: Mapping[str, str], *, resume: bool) -> None:
+        asked = json.dumps(request, sort_keys=True).encode()
+        if not (resume and self._read(_REQUEST) == asked):
+            self._clear()
+            write_atomically(self.path / _REQUEST, asked)
+        # Whatever failed last time is tried again.
+        shutil.rmtree(self.path / _DUPLICATES, ignore_errors=True)
+        # Made here, not by the workers: one that outlives a discarded run makes nothing anew.
+        for name in (_NOTES, _DUPLICATES, *(f"split={split}" for split in get_args(Split))):
+            (self.path / name).mkdir(exist_ok=True)
+        (self.path / _FAILED).unlink(missing_ok=True)
+        for number, result in self.results().items():
+            if result.error is not None or not self._is_whole(result):
+                self._note(number).unlink()
+
+    def _discard(self) -> None:
         # Under another name first: a worker that is still writing finds its folder gone.
         with suppress(FileNotFoundError):
             shutil.rmtree(self.path.rename(self.path.with_suffix(".discarded")))
@@ -162,3 +187,20 @@ class Staging:
                 f"data.output: {folder} holds something that is not a dataset; "
                 "name another folder or empty this one"
             )
+
+
+@contextmanager
+def _full_disk_refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not _tells_of_full_disk(error):
+            raise
+        raise InputError(
+            f"data.output: {folder}: no space left on its disk; free some, or name another folder"
+        ) from None
+
+
+def _tells_of_full_disk(error: Exception) -> bool:
+    """Runners wrap what a worker raised, each in its own way; the message survives."""
+    return any(os.strerror(code) in str(error) for code in _NO_SPACE)

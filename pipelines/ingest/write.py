@@ -1,8 +1,6 @@
 """Writing a dataset: its shards by the Beam job, then the manifest, then one rename."""
 
-import errno
 import hashlib
-import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,7 +20,6 @@ from pipelines.ingest.validate import check_columns, check_statistics, infer_sch
 
 __all__ = ["write_dataset"]
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MOST_NAMED = 3
 _MOST_LISTED = 1_000
 
@@ -46,39 +43,27 @@ def write_dataset(
     expected = read_schema(config.expected) if config.expected else None
     request = {"request": request_digest(config), "source": source_version(config)}
     staging = Staging(folder)
-    try:
-        with staging.opened(request, resume=resume):
-            anomalies = check_columns(source.features, expected) if expected else []
-            _enforce(anomalies, config)
-            writer = ShardWriter(
-                source=source,
-                features=expected.contract(source.features) if expected else source.features,
-                folder=staging.path,
-                shares=_shares(config),
-                rows_per_shard=config.rows_per_shard,
-            )
-            fragments = source.fragments()
-            run_job(writer, fragments, staging, config.runner, on_progress)
-            results = list(staging.results().values())
-            _refuse_failures(results)
-            _refuse_duplicates(staging, results, config)
-            manifest, files = _manifest(
-                source, config, request, results, expected, writer.features, anomalies
-            )
-            _enforce(manifest.anomalies, config)
-            staging.publish(manifest, files)
-            return manifest
-    except InputError:
-        staging.discard()
-        raise
-    except Exception as error:
-        # Runners wrap what a worker raised, each in its own way; the message survives.
-        if not any(os.strerror(code) in str(error) for code in _NO_SPACE):
-            raise
-        staging.discard()
-        raise InputError(
-            f"data.output: {folder}: no space left on its disk; free some, or name another folder"
-        ) from None
+    with staging.opened(request, resume=resume):
+        anomalies = check_columns(source.features, expected) if expected else []
+        _enforce(anomalies, config)
+        writer = ShardWriter(
+            source=source,
+            features=expected.contract(source.features) if expected else source.features,
+            folder=staging.path,
+            shares=_shares(config),
+            rows_per_shard=config.rows_per_shard,
+        )
+        fragments = source.fragments()
+        run_job(writer, fragments, staging, config.runner, on_progress)
+        results = list(staging.results().values())
+        _refuse_failures(results)
+        _refuse_duplicates(staging, results, config)
+        manifest, files = _manifest(
+            source, config, request, results, expected, writer.features, anomalies
+        )
+        _enforce(manifest.anomalies, config)
+        staging.publish(manifest, files)
+        return manifest
 
 
 def _manifest(

@@ -233,13 +233,33 @@ def test_what_was_left_by_another_request_is_not_mixed_in(trips: Trips, tmp_path
 def test_two_ingestions_into_one_folder_are_kept_apart(trips: Trips) -> None:
     config = trips()
     staging = config.dataset_dir.with_name(".data.writing")
-    staging.mkdir(parents=True)
+    shard = staging / "split=train" / "part-00000-000.parquet"
+    shard.parent.mkdir(parents=True)
+    shard.write_text("what the other one has written so far")
     with (staging / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process is writing this dataset"):
             ingest(config)
 
+        assert shard.read_text() == "what the other one has written so far"
     assert ingest(config)[1] is False
+
+
+def test_what_another_process_publishes_in_between_is_left_alone(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = trips()
+    writing, published = (config.dataset_dir.with_name(name) for name in (".data.writing", "data"))
+
+    def hold_too_late(*_: object) -> None:
+        writing.rename(published)
+        (published / "manifest.json").write_text("another's")
+
+    monkeypatch.setattr(fcntl, "flock", hold_too_late)
+
+    with pytest.raises(InputError, match="another process is writing this dataset"):
+        ingest(config)
+    assert (published / "manifest.json").read_text() == "another's"
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(trips: Trips, tmp_path: Path) -> None:
