@@ -290,6 +290,7 @@ def test_a_cluster_of_its_own_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.chdir(temporary)
     before = set(multiprocessing.active_children())
+    environment = dict(os.environ)
 
     written = write(
         rows(processes=processes, seconds=0.1), tmp_path / "data", name="dask", workers=workers
@@ -298,6 +299,7 @@ def test_a_cluster_of_its_own_leaves_nothing_behind(
     assert written == write(rows(), tmp_path / "expected", workers=1)
     assert len({path.name.split("-")[0] for path in processes.iterdir()}) == workers
     assert set(multiprocessing.active_children()) == before
+    assert dict(os.environ) == environment  # else training after it would get Dask's allocator
     assert list(temporary.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
