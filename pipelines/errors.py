@@ -7,11 +7,13 @@
     │   └── DivergedError        1   the loss is no longer finite, and would be so again
     ├── PreemptedError           0   a run was asked to end, and has saved where it is
     ├── InputError               2   what the user gave is wrong; says where and what to do
+    │   └── DeniedError          2   a server knows the user, who may not do that there
     └── ComparisonRefusedError   3   two runs that did not do the same work
 """
 
 __all__ = [
     "ComparisonRefusedError",
+    "DeniedError",
     "DivergedError",
     "InputError",
     "PreemptedError",
@@ -46,6 +48,10 @@ class InputError(TandemError):
     """The input was wrong: the message names the file and the field, and says what to do."""
 
     exit_code = 2
+
+
+class DeniedError(InputError):
+    """A server knows these credentials, but what was asked of it is not for their user."""
 
 
 class ComparisonRefusedError(TandemError):

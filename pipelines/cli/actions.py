@@ -13,7 +13,7 @@ from pipelines.cli.narrator import Narrator
 from pipelines.config import Config
 from pipelines.dag import PipelineResult
 from pipelines.environments import find_python
-from pipelines.errors import PreemptedError
+from pipelines.errors import DeniedError, PreemptedError
 from pipelines.hardware import available_cores
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
@@ -301,7 +301,8 @@ def compare(
     """Compare studies, print what was found, and write the report; with ``prices``, what it costs.
 
     ``names`` are those of studies, each followed by ``/ID`` or else meaning its latest execution;
-    without any it is the latest of the config's. The conclusions of one study go to its store too.
+    without any it is the latest of the config's. The conclusions of one study go to its store too,
+    unless this user may only read there.
     """
     with narrator.task("compare") as task:
         from pipelines import tracking
@@ -334,15 +335,24 @@ def compare(
             partial(read_ledger, config),
         )
         report = appraise(report, records, config, prices)
+        denied = False
         if len(study_ids) == 1:
             own = config.model_copy(update={"name": asked[0][0]})
-            log_summaries(own, report, records)
-            log_costs(own, report, records)
-            log_chart_view(own, report)
+            try:
+                log_summaries(own, report, records)
+                log_costs(own, report, records)
+                log_chart_view(own, report)
+            except DeniedError:
+                denied = True
         html, data, comment = write_report(report, config.output)
         task.outcome = f"{html}, {data}, {comment}"
     print_report(report, Console(stderr=True))
     narrator.say("")
+    if denied:
+        narrator.say(
+            f"note: this user may only read at {config.shown_tracking_uri}, so MLflow has no "
+            "summary of this comparison, and its charts stay as they were"
+        )
     narrator.say(f"Report: {html} (figures: {data})")
     narrator.say("`make ui` opens the charts in MLflow.")
     return report

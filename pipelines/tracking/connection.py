@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.errors import InputError, TandemError, WorkError
+from pipelines.errors import DeniedError, InputError, TandemError, WorkError
 from pipelines.secrets import shown
 
 __all__ = ["Connection", "connect", "quieten"]
@@ -92,7 +92,8 @@ def _failure_to_reach(config: Config, error: Exception) -> TandemError | None:
         return None
     assert isinstance(error, MlflowException)
     if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return InputError(
+        refusal = DeniedError if error.error_code == "PERMISSION_DENIED" else InputError
+        return refusal(
             f"{where} refuses these credentials; give those of a user who may, in "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )

@@ -268,11 +268,11 @@ def test_a_password_in_the_servers_address_is_seen_by_nobody_either(
     assert holding(left, server.passwords, [STEPS[0]]) == []
 
 
-@pytest.mark.parametrize("user", [None, (STEPS[0], READER[1]), READER])
-def test_who_may_not_write_there_compares_nothing_and_is_told_in_a_line(
+@pytest.mark.parametrize("user", [None, (STEPS[0], READER[1])])
+def test_who_is_not_known_there_compares_nothing_and_is_told_in_a_line(
     server: TrackingServer, study: Study, user: User | None, tmp_path: Path
 ) -> None:
-    """Without credentials, with a wrong password, and as one who may read alone."""
+    """Without credentials, and with a wrong password."""
     refused = tandem(server, user, tmp_path / "out", "compare")
 
     assert refused.returncode == 2
@@ -282,6 +282,23 @@ def test_who_may_not_write_there_compares_nothing_and_is_told_in_a_line(
     assert line.startswith(f"error: tracking.uri: {server.url} refuses these credentials; give ")
     assert not holding({"said": refused.stderr.encode()}, server.passwords)
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_who_may_only_read_there_compares_and_logs_nothing(
+    server: TrackingServer, study: Study, tmp_path: Path
+) -> None:
+    before = read_runs(study.config)
+
+    done = tandem(server, READER, tmp_path / "out", "compare", "--json")
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    for part in ("study_id", "cells", "scaling", "maintenance"):
+        assert report[part] == study.report[part]
+    assert (tmp_path / "out" / "report.html").exists()
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert "this user may only read" in line
+    assert read_runs(study.config) == before
 
 
 def test_without_credentials_no_work_is_begun(

@@ -10,8 +10,11 @@ import pytest
 
 from pipelines import tracking
 from pipelines.chart_view import VIEW_TAG
+from pipelines.cli import actions
+from pipelines.cli.narrator import Narrator
 from pipelines.compare import Report, build_report, log_chart_view, log_summaries
 from pipelines.config import Config
+from pipelines.errors import DeniedError
 from pipelines.page.look import COLOURS
 
 STUDY = "20250601T120000Z"
@@ -184,3 +187,29 @@ def test_without_cells_there_is_nothing_to_draw(config: Config, report: Report) 
 
     assert VIEW_TAG not in tracking.experiment_tags(config)
     assert tracking.read_runs(config) == []
+
+
+def test_who_may_only_read_has_the_report_and_is_told_what_was_not_logged(
+    full_study: Any,
+    load_quickstart: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = load_quickstart("tracking.uri=http://mlflow:5000")
+
+    def deny(*_: object, **__: object) -> None:
+        raise DeniedError("tracking.uri: refuses these credentials")
+
+    monkeypatch.setattr(tracking, "read_runs", lambda config: full_study.runs)
+    for name in ("create_run", "delete_runs", "tag_experiment"):
+        monkeypatch.setattr(tracking, name, deny)
+    monkeypatch.setattr(tracking, "read_file", lambda *_: None)
+
+    report = actions.compare(config, Narrator())
+
+    assert json.loads((config.output / "report.json").read_text())["study_id"] == report.study_id
+    [note] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert note == (
+        "note: this user may only read at http://mlflow:5000, so MLflow has no summary of this "
+        "comparison, and its charts stay as they were"
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import tracking
 from pipelines.config import Config
-from pipelines.errors import InputError, WorkError
+from pipelines.errors import DeniedError, InputError, WorkError
 
 
 @pytest.fixture
@@ -43,10 +43,11 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
     ("answer", "error", "said"),
     [
         ((401, b"Who are you?"), InputError, "refuses these credentials; .*MLFLOW_TRACKING_USER"),
+        ((403, b"Permission denied"), DeniedError, "refuses these credentials; .*a user who may"),
         ((404, b"<html>Welcome</html>"), WorkError, "does not answer as MLflow does"),
         ((200, b"<html>Welcome</html>"), WorkError, "does not answer as MLflow does"),
     ],
-    ids=["refused", "not found", "a page"],
+    ids=["unknown", "denied", "not found", "a page"],
 )
 def test_a_server_that_answers_otherwise_is_named(
     configure: Callable[..., Config],
