@@ -26,6 +26,7 @@ from pipelines.run_folder import RESULT_NAME
 from pipelines.saver import Unsaved
 from pipelines.strategies import ALONE, DATA_PARALLEL, Framework
 from pipelines.twin import Twin
+from pipelines.whole_file import write_whole
 from pipelines.worker import Worker
 from pipelines.worker_run import run_params
 from pipelines.workloads import get_workload
@@ -97,7 +98,7 @@ def run_alone(
         run.log_metrics(metrics)
         if worker.is_chief:
             result = {"run_id": run.run_id, "metrics": metrics}
-            (output / RESULT_NAME).write_text(json.dumps(result))
+            write_whole(output / RESULT_NAME, json.dumps(result))
 
 
 def run_together(twin: Twin, config: Config, output: Path) -> None:
@@ -122,7 +123,7 @@ def run_together(twin: Twin, config: Config, output: Path) -> None:
         mine.append(statistics.median(rounds) / repeats)
     slowest = twin.gather_over_workers(strategy, np.array(mine)).max(axis=0).tolist()
     if worker.is_chief:
-        (output / ALL_REDUCE_NAME).write_text(json.dumps(dict(zip(sizes, slowest, strict=True))))
+        write_whole(output / ALL_REDUCE_NAME, json.dumps(dict(zip(sizes, slowest, strict=True))))
 
 
 def _lone_metrics(recorder: Recorder, timed_steps: int) -> dict[str, float]:
@@ -177,9 +178,7 @@ def _exchange(
 ) -> list[dict[str, float]]:
     """Every worker's values, by rank; if a worker dies, the launcher ends those that wait."""
     files = [folder / f"{name}{rank}.json" for rank in range(worker.workers)]
-    unfinished = files[worker.rank].with_suffix(".writing")
-    unfinished.write_text(json.dumps(mine))
-    unfinished.replace(files[worker.rank])
+    write_whole(files[worker.rank], json.dumps(mine))
     while not all(file.exists() for file in files):
         time.sleep(_POLL_SECONDS)
     return [json.loads(file.read_text()) for file in files]

@@ -17,6 +17,7 @@ from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import WorkError
 from pipelines.ingest.dataset import Dataset
+from pipelines.whole_file import write_whole
 
 __all__ = ["RESULT_NAME", "STAGES", "DagEnvironment", "PipelineResult", "Stage", "cache_key"]
 
@@ -117,7 +118,7 @@ class PipelineResult(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write to the folder, where ``read`` finds it."""
-        (folder / RESULT_NAME).write_text(self.model_dump_json(indent=2) + "\n")
+        write_whole(folder / RESULT_NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "PipelineResult":

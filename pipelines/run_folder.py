@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.cell import Cell
 from pipelines.errors import InputError
 from pipelines.strategies import Framework
+from pipelines.whole_file import write_whole
 
 __all__ = [
     "CONFIG_NAME",
@@ -57,9 +58,7 @@ class FolderRecord(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Say so in a folder, at once or not at all."""
-        unfinished = folder / f".{self.file_name}.writing"
-        unfinished.write_text(self.model_dump_json(indent=2) + "\n")
-        unfinished.replace(folder / self.file_name)
+        write_whole(folder / self.file_name, self.model_dump_json(indent=2) + "\n")
 
 
 class RunFolder(FolderRecord):

@@ -35,6 +35,7 @@ from pipelines.run_folder import DIVERGED_NAME, RESULT_NAME
 from pipelines.runs import SLOWEST_WORKER_TAG
 from pipelines.saver import Saver, Unsaved
 from pipelines.twin import Twin
+from pipelines.whole_file import write_whole
 from pipelines.worker import Worker
 from pipelines.workloads import Workload, get_workload
 
@@ -127,7 +128,7 @@ def run_worker(
                     shared = SharedBatches(config, workload, "train", worker)
                     rows = shared.rows(saver.diverged_at - 1)
                 found = {"step": saver.diverged_at, "rows": rows}
-                (output / DIVERGED_NAME).write_text(json.dumps(found) + "\n")
+                write_whole(output / DIVERGED_NAME, json.dumps(found) + "\n")
                 events.emit("diverged", message=str(error))
             # A worker that left before would end the others, and leave this untold.
             twin.gather_over_workers(strategy, np.zeros(1))
@@ -157,7 +158,7 @@ def run_worker(
             run.log_series("train_loss", losses)
             if worker.is_chief:
                 result = {"run_id": run.run_id, "metrics": metrics, "train_loss": losses}
-                (output / RESULT_NAME).write_text(json.dumps(result))
+                write_whole(output / RESULT_NAME, json.dumps(result))
                 events.emit("result", run_id=run.run_id, metrics=metrics)
             stack.close()
     last_phases = _phases(recorder.metrics, ("report_seconds", "exit_seconds"))

@@ -5,8 +5,9 @@ from pathlib import Path
 from pipelines.compare.html import render_html
 from pipelines.compare.markdown import render_markdown
 from pipelines.compare.model import Report
+from pipelines.whole_file import write_whole
 
-__all__ = ["write_report", "write_whole"]
+__all__ = ["write_report"]
 
 
 def write_report(report: Report, output: Path) -> tuple[Path, Path, Path]:
@@ -21,10 +22,3 @@ def write_report(report: Report, output: Path) -> tuple[Path, Path, Path]:
     write_whole(data, report.model_dump_json(indent=2) + "\n")
     write_whole(comment, render_markdown(report))
     return html, data, comment
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

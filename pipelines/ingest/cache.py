@@ -25,6 +25,7 @@ from pipelines.ingest.columns import Columns, encode, encoded_dtype
 from pipelines.ingest.dataset import Dataset
 from pipelines.ingest.manifest import Split
 from pipelines.ingest.sources.base import ID
+from pipelines.whole_file import write_whole
 
 __all__ = ["mapped_columns", "verify_once"]
 
@@ -46,7 +47,7 @@ def verify_once(dataset: Dataset) -> None:
         found[shard.path] = stamp or []
     if found != known:
         with _locked(folder):
-            _replace(folder / "verified.json", json.dumps(found))
+            write_whole(folder / "verified.json", json.dumps(found))
 
 
 def mapped_columns(dataset: Dataset, split: Split) -> Columns:
@@ -135,9 +136,3 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.rename(path)

@@ -1,7 +1,6 @@
 """A fragment's examples as Parquet shards: split, written, hashed, and their statistics taken."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from pipelines.ingest.schema import Feature, Record
 from pipelines.ingest.sources import ID, Fragment, Source
 from pipelines.ingest.splits import hash_ids, split_rows
 from pipelines.ingest.statistics import ColumnStatistics, column_statistics, merge
+from pipelines.whole_file import write_whole
 
-__all__ = ["FragmentResult", "ShardWriter", "content_digest", "write_atomically"]
+__all__ = ["FragmentResult", "ShardWriter", "content_digest"]
 
 Hashes = npt.NDArray[np.uint64]
 Statistics = dict[Split, dict[str, ColumnStatistics]]
@@ -100,7 +100,7 @@ class ShardWriter:
         pq.write_table(rows, encoded, compression="zstd", use_dictionary=repeated)
         content = encoded.getvalue()
         path = f"split={split}/{name}"
-        write_atomically(self.folder / path, content)
+        write_whole(self.folder / path, content)
         return Shard(
             path=path,
             split=split,
@@ -122,16 +122,6 @@ def merge_columns(
 ) -> dict[str, ColumnStatistics]:
     """Each column's statistics over all parts, in their order."""
     return {name: merge([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def write_atomically(path: Path, content: "bytes | pa.Buffer") -> None:
-    """Write a file that is either whole or not there; several workers may write the same one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def content_digest(rows: pa.Table) -> str:

@@ -18,7 +18,8 @@ from typing import IO, get_args
 
 from pipelines.errors import InputError
 from pipelines.ingest.manifest import MANIFEST_NAME, Manifest, Split
-from pipelines.ingest.shards import FragmentResult, write_atomically
+from pipelines.ingest.shards import FragmentResult
+from pipelines.whole_file import write_whole
 
 __all__ = ["Staging"]
 
@@ -26,6 +27,7 @@ _REQUEST = "request.json"
 _NOTES = "fragments"
 _DUPLICATES = "duplicates"
 _FAILED = "failed"
+_LOCK = "lock"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -50,7 +52,7 @@ class Staging:
         self._refuse_foreign_folder()
         with _full_disk_refused(self.folder):
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / "lock").open("w") as lock:
+            with (self.path / _LOCK).open("w") as lock:
                 self._hold(lock)
                 try:
                     self._prepare(request, resume=resume)
@@ -62,11 +64,11 @@ class Staging:
 
     def note(self, result: FragmentResult) -> None:
         """Record that a fragment is done, or why it failed."""
-        write_atomically(self._note(result.number), result.model_dump_json().encode())
+        write_whole(self._note(result.number), result.model_dump_json())
 
     def note_failure(self) -> None:
         """Tell the other workers that the whole is going to be refused."""
-        write_atomically(self.path / _FAILED, b"")
+        write_whole(self.path / _FAILED, b"")
 
     def has_failed(self) -> bool:
         """Whether a fragment has failed, or all was discarded since."""
@@ -74,7 +76,7 @@ class Staging:
 
     def note_duplicates(self, bucket: int, hashes: list[int]) -> None:
         """Record hashes of ids that occur more than once."""
-        write_atomically(self.path / _DUPLICATES / f"{bucket}.json", json.dumps(hashes).encode())
+        write_whole(self.path / _DUPLICATES / f"{bucket}.json", json.dumps(hashes))
 
     def result(self, number: int) -> FragmentResult | None:
         """What became of a fragment; None if it is yet to be read."""
@@ -104,18 +106,19 @@ class Staging:
     def publish(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         """Make the dataset readable under its final name, in place of what was there."""
         for name, content in files.items():
-            write_atomically(self.path / name, content)
+            write_whole(self.path / name, content)
         for folder in (_NOTES, _DUPLICATES):
             shutil.rmtree(self.path / folder, ignore_errors=True)
-        for name in (_REQUEST, "lock"):
-            (self.path / name).unlink(missing_ok=True)
+        (self.path / _REQUEST).unlink()
         text = manifest.model_dump_json(indent=2) + "\n"
-        write_atomically(self.path / MANIFEST_NAME, text.encode())
+        write_whole(self.path / MANIFEST_NAME, text)
         replaced = self.folder.with_name(f".{self.folder.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(replaced)
         self.path.rename(self.folder)
+        # Last: without it another process would take what is here for its own, and begin anew.
+        (self.folder / _LOCK).unlink()
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _hold(self, lock: IO[str]) -> None:
@@ -125,7 +128,7 @@ class Staging:
         """
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), (self.path / "lock").stat()):
+            if os.path.samestat(os.fstat(lock.fileno()), (self.path / _LOCK).stat()):
                 return
         except OSError:
             pass
@@ -139,7 +142,7 @@ class Staging:
         asked = json.dumps(request, sort_keys=True).encode()
         if not (resume and self._read(_REQUEST) == asked):
             self._clear()
-            write_atomically(self.path / _REQUEST, asked)
+            write_whole(self.path / _REQUEST, asked)
         # Whatever failed last time is tried again.
         shutil.rmtree(self.path / _DUPLICATES, ignore_errors=True)
         # Made here, not by the workers: one that outlives a discarded run makes nothing anew.
@@ -152,14 +155,16 @@ class Staging:
 
     def _discard(self) -> None:
         # Under another name first: a worker that is still writing finds its folder gone.
+        discarded = self.path.with_suffix(".discarded")
+        shutil.rmtree(discarded, ignore_errors=True)
         with suppress(FileNotFoundError):
-            shutil.rmtree(self.path.rename(self.path.with_suffix(".discarded")))
+            shutil.rmtree(self.path.rename(discarded))
 
     def _clear(self) -> None:
         for path in self.path.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != "lock":
+            elif path.name != _LOCK:
                 path.unlink()
 
     def _note(self, number: int) -> Path:

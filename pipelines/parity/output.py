@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.compare.output import write_whole
 from pipelines.parity.html import render_html
 from pipelines.parity.model import Parity
+from pipelines.whole_file import write_whole
 
 __all__ = ["HTML_NAME", "JSON_NAME", "write_parity"]
 
