@@ -1,7 +1,7 @@
 # The commands of the house. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-torch test-tf test-slow test-services test-docker test-bench images bench fault-table prediction method measuring lint format env env-torch env-tf env-bench lock
+.PHONY: help demo ui test test-torch test-tf test-slow test-services test-docker test-bench images bench fault-table prediction method measuring lint format env env-torch env-tf env-cuda env-bench lock
 .PHONY: clean clean-env
 
 # Imports without cached byte-code take three to four times as long.
@@ -90,6 +90,9 @@ env-torch: ## Make .venv: PyTorch and the tooling
 
 env-tf: ## Make .venv-tf: TensorFlow and TFX
 	@infra/environments.sh tf
+
+env-cuda: ## Make both environments for GPUs, with builds for the same CUDA
+	@infra/environments.sh cuda
 
 env-bench: ## Make .venv-bench: the readers that make bench compares with
 	@infra/environments.sh bench

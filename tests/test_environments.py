@@ -78,7 +78,7 @@ def clone(tmp_path: Path) -> Clone:
 def test_wrong_usage_exits_2(clone: Clone, arguments: tuple[str, ...]) -> None:
     result = clone.run(*arguments)
     assert result.returncode == 2
-    assert result.stderr == "usage: infra/environments.sh torch|tf|all|bench\n"
+    assert result.stderr == "usage: infra/environments.sh torch|tf|all|cuda|bench\n"
 
 
 @pytest.mark.parametrize("text", [None, "echo 'shim: not installed' >&2; exit 127"])
@@ -118,6 +118,50 @@ def test_all_leaves_out_what_only_benchmarks_need(clone: Clone) -> None:
     assert not (clone.root / ".venv-bench").exists()
     assert clone.run("bench").returncode == 0
     assert (clone.root / ".venv-bench" / "tandem-stamp").exists()
+
+
+def cuda_of_tensorflow(calls: list[str]) -> list[str]:
+    return [call for call in calls if "tensorflow[and-cuda]" in call]
+
+
+def test_for_gpus_both_frameworks_get_builds_for_the_same_cuda(clone: Clone) -> None:
+    clone.command("uv", FAKE_UV + 'echo "backend ${UV_TORCH_BACKEND:-none} $1" >>"$CALLS"\n')
+
+    assert clone.run("cuda").returncode == 0
+
+    calls = clone.uv_calls()
+    [more] = cuda_of_tensorflow(calls)
+    assert f"--python {clone.root}/.venv-tf/bin/python" in more
+    assert {call for call in calls if call.startswith("backend")} == {
+        "backend cu126 venv", "backend cu126 pip",
+    }  # fmt: skip
+    clone.calls.unlink()
+    assert clone.run("cuda").returncode == clone.run("all").returncode == 0
+    assert clone.uv_calls() == []
+
+
+def test_environments_without_cuda_are_made_again_for_gpus(clone: Clone) -> None:
+    clone.run("all")
+    clone.calls.unlink()
+
+    assert clone.run("cuda").returncode == 0
+
+    assert sum(call.startswith("venv") for call in clone.uv_calls()) == 2
+    assert len(cuda_of_tensorflow(clone.uv_calls())) == 1
+
+
+def test_an_environment_that_was_for_gpus_stays_so(clone: Clone) -> None:
+    clone.run("cuda")
+    clone.calls.unlink()
+    with (clone.root / "infra/requirements/tf.txt").open("a") as lock:
+        lock.write("left-pad==1.0\n")
+
+    assert clone.run("all").returncode == 0
+
+    assert len(cuda_of_tensorflow(clone.uv_calls())) == 1
+    clone.calls.unlink()
+    assert clone.run("cuda").returncode == 0
+    assert clone.uv_calls() == []
 
 
 def test_changed_lock_remakes_its_environment_only(clone: Clone) -> None:

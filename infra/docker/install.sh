@@ -40,10 +40,15 @@ if [[ $part == tf ]]; then
     apt-get install -qq --yes --no-install-recommends g++ >/dev/null
 fi
 
-# The registry's PyTorch is the CUDA build. A wheel of the CPU build that the site has is taken as it
+# The registry's PyTorch is a build for CUDA 13, and TensorFlow's are for CUDA 12: builds of two
+# classes, whose runs are not compared. A wheel of the wanted build that the site has is taken as it
 # is; else uv knows where PyTorch publishes it.
-if [[ $accelerator == cpu ]] && ! compgen -G "$site/wheels/torch-*+cpu*.whl" >/dev/null; then
-    export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu}
+case $accelerator in
+    cpu) build=cpu backend=cpu ;;
+    cuda) build=cu12 backend=cu126 ;;
+esac
+if [[ $part == torch ]] && ! compgen -G "$site/wheels/torch-*+$build*.whl" >/dev/null; then
+    export UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-$backend}
 fi
 
 /opt/uv/bin/uv venv --quiet --no-project --python python3.11 /opt/venv

@@ -205,10 +205,12 @@ def _ensure_parity(config: Config, dataset: Dataset, study_id: str, narrator: Na
     """A short proof of every two strategies that will stand side by side.
 
     Raises:
-        ComparisonRefusedError: if the frameworks differ.
+        ComparisonRefusedError: if the frameworks differ, or are not builds of one class.
     """
     from pipelines.parity.members import strategy_pairs
+    from pipelines.parity.software import check_builds, describe_frameworks
 
+    check_builds(describe_frameworks(config))
     for pair in strategy_pairs(config):
         _ensure_parity_of(pair, dataset, study_id, narrator)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT, find_python
-from pipelines.errors import WorkError
+from pipelines.errors import ComparisonRefusedError, WorkError
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["code_digest", "describe_framework", "describe_frameworks"]
+__all__ = ["check_builds", "code_digest", "describe_framework", "describe_frameworks"]
 
 _PACKAGES = ("pipelines", "tf_pipeline", "torch_pipeline")
 
@@ -38,6 +38,24 @@ def describe_framework(config: Config, framework: Framework) -> dict[str, str]:
     """
     variables = tuple(sorted(config.child_variables.items()))
     return dict(_ask(framework, find_python(framework), Path.cwd(), variables))
+
+
+def check_builds(software: Mapping[Framework, Mapping[str, str]]) -> None:
+    """Let frameworks pass whose builds are of one class, before anything is measured with them.
+
+    ``software`` is what each says of itself.
+
+    Raises:
+        ComparisonRefusedError: if the runs of one would not be compared with the other's.
+    """
+    builds = {framework: said["software_build"] for framework, said in software.items()}
+    if len(set(builds.values())) > 1:
+        told = ", ".join(f"{framework}: {build}" for framework, build in builds.items())
+        raise ComparisonRefusedError(
+            f"software_build differs ({told}), so that what is measured would not be compared; "
+            "give both frameworks builds of one class, or set training.device: cpu",
+            {"software_build": sorted(builds.values())},
+        )
 
 
 def code_digest(root: Path = PROJECT_ROOT) -> str:

@@ -61,14 +61,16 @@ def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]
     ``software`` is what ``describe_software`` said of each framework, as JSON.
 
     Raises:
-        ComparisonRefusedError: if the frameworks differ.
+        ComparisonRefusedError: if the frameworks differ, or are not builds of one class.
     """
     from pipelines.parity.members import abridged, strategy_pairs
     from pipelines.parity.prove import prove, require_passed
     from pipelines.parity.record import find_passed, keep, parity_params
+    from pipelines.parity.software import check_builds
 
     config = _parse(settings)
     said = {framework: json.loads(text) for framework, text in software.items()}
+    check_builds(said)
     dataset = Dataset.open(config.dataset_dir)
     # two submissions of one configuration share its folder, and jobs that write to the same one
     # count as attempts at the same work

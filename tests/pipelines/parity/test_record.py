@@ -191,6 +191,23 @@ def test_run_reuses_a_proof_and_refuses_a_failed_one(
         actions._ensure_parity(load_quickstart("training.seed=1"), digits, "", Narrator())
 
 
+def test_a_study_of_builds_of_two_classes_is_refused_before_its_proof(
+    config: Config, digits: Dataset, frameworks: object, tmp_path: Path
+) -> None:
+    strategy = tmp_path / "torch_pipeline" / "strategy.py"
+    strategy.write_text(strategy.read_text().replace("'cpu'", "'cuda13'"))
+
+    with pytest.raises(ComparisonRefusedError) as refusal:
+        actions.study(config, "20260101T000000Z", Narrator())
+
+    assert str(refusal.value) == (
+        "software_build differs (tf: cpu, torch: cuda13), so that what is measured would not be "
+        "compared; give both frameworks builds of one class, or set training.device: cpu"
+    )
+    assert refusal.value.differences == {"software_build": ["cpu", "cuda13"]}
+    assert not (config.output / "mlflow.db").exists()
+
+
 def test_the_command_prints_the_verdict_and_ends_with_code_3_if_it_failed(
     digits: Dataset,
     config: Config,

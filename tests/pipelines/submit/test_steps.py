@@ -10,7 +10,7 @@ from pipelines import tracking
 from pipelines.cell import Cell
 from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
 from pipelines.config import Config
-from pipelines.errors import WorkError
+from pipelines.errors import ComparisonRefusedError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.parity.members import abridged, strategy_pairs
 from pipelines.parity.record import parity_params
@@ -20,6 +20,7 @@ from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.submit.steps import begin_study, prove_parity, train_cell
 
 CELL = Cell("torch", "ddp", 1)
+CPU_BUILD = json.dumps({"framework_version": "1", "software_build": "cpu"})
 
 PREEMPTED_ONCE = """
 if attempt == 1:
@@ -165,13 +166,25 @@ def test_proofs_of_two_submissions_at_once_do_not_share_a_folder(
 
     monkeypatch.setattr("pipelines.parity.prove.prove", prove)
     studies = [begin_study(settings), begin_study(settings)]
-    software: dict[Framework, str] = {"tf": "{}", "torch": "{}"}
+    software: dict[Framework, str] = {"tf": CPU_BUILD, "torch": CPU_BUILD}
     for study_id in studies:
         with pytest.raises(WorkError, match="no frameworks here"):
             prove_parity(settings, study_id, software)
 
     assert folders == [config.output / "studies" / each / "parity" for each in studies]
     assert len(set(folders)) == 2
+
+
+def test_frameworks_of_different_builds_are_refused_before_anything_is_measured(
+    config: Config, settings: str
+) -> None:
+    study_id = begin_study(settings)
+    other = json.dumps({"framework_version": "1", "software_build": "cuda13"})
+
+    with pytest.raises(ComparisonRefusedError, match=r"\(tf: cpu, torch: cuda13\)"):
+        prove_parity(settings, study_id, {"tf": CPU_BUILD, "torch": other})
+
+    assert tracking.read_runs(config) == []
 
 
 def test_a_training_steps_folders_are_on_the_claim_while_its_job_runs(tmp_path: Path) -> None:
