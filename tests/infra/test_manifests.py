@@ -2,6 +2,7 @@
 
 import copy
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ def test_the_guides_overlays_put_everything_into_pipelines_namespace(
     build: Callable[[Path], list[Resource]], tmp_path: Path, which: int
 ) -> None:
     guide = (PROJECT_ROOT / "docs" / "cluster.md").read_text()
-    overlays = re.findall(r"```yaml\n(# my-cluster/kustomization\.yaml.*?)```", guide, re.DOTALL)
+    overlays = re.findall(
+        r"```yaml\n( *# my-cluster/kustomization\.yaml.*?) *```", guide, re.DOTALL
+    )
     assert len(overlays) == 2
     (tmp_path / "tandem").symlink_to(PROJECT_ROOT)
     own = tmp_path / "my-cluster"
     own.mkdir()
-    (own / "kustomization.yaml").write_text(overlays[which])
+    (own / "kustomization.yaml").write_text(textwrap.dedent(overlays[which]))
 
     made = build(own)
 
