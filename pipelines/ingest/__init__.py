@@ -34,10 +34,7 @@ def ingest(
     folder = config.dataset_dir
     _refuse_output_in_source(config)
     if (folder / MANIFEST_NAME).exists() and not force:
-        dataset = Dataset.open(folder)
-        _refuse_another(config, dataset, folder)
-        verify_once(dataset)
-        return dataset, True
+        return _reused(config, folder), True
     from pipelines.ingest.sources import open_source
 
     source = open_source(config.data)
@@ -45,8 +42,9 @@ def ingest(
     with _quiet_import():
         from pipelines.ingest.write import write_dataset
 
-    write_dataset(source, config.data, folder, resume=not force, on_progress=on_progress)
-    return Dataset.open(folder), False
+    if write_dataset(source, config.data, folder, replace=force, on_progress=on_progress):
+        return Dataset.open(folder), False
+    return _reused(config, folder), True  # another process has published it meanwhile
 
 
 @contextmanager
@@ -70,6 +68,14 @@ def _refuse_output_in_source(config: Config) -> None:
                 f"data.path: {path} takes in {config.dataset_dir}, where the dataset is written; "
                 "name a glob, or another output"
             )
+
+
+def _reused(config: Config, folder: Path) -> Dataset:
+    """The dataset that is there, its shards verified, if it is the configured one."""
+    dataset = Dataset.open(folder)
+    _refuse_another(config, dataset, folder)
+    verify_once(dataset)
+    return dataset
 
 
 def _refuse_another(config: Config, dataset: Dataset, folder: Path) -> None:
