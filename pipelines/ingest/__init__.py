@@ -1,6 +1,7 @@
 """From raw data to Parquet shards that both frameworks can trust."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,22 @@ from pipelines.secrets import shown
 __all__ = ["Dataset", "ingest"]
 
 
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Undo what scikit-learn and Dask set for themselves in this process, and leave there.
+
+    Threads and the allocator's limits among it: workers that train afterwards would inherit them.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@_environment_restored()
 def ingest(
     config: Config,
     *,
