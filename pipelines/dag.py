@@ -6,6 +6,7 @@ the comparison is about.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Config
-from pipelines.environments import PROJECT_ROOT
+from pipelines.environments import PROJECT_ROOT, installed_digest
 from pipelines.errors import WorkError
 from pipelines.ingest.dataset import Dataset
+from pipelines.parity.software import code_digest
 from pipelines.whole_file import write_whole
 
 __all__ = ["RESULT_NAME", "STAGES", "DagEnvironment", "PipelineResult", "Stage", "cache_key"]
@@ -134,16 +136,19 @@ class PipelineResult(BaseModel):
 
 
 def cache_key(package: str, config: Config, fingerprint: str, workers: int = 1) -> str:
-    """SHA-256 of all that a step's output depends on: data, settings, and code.
+    """SHA-256 of all that a step's output depends on: data, settings, code, and what is installed.
 
-    Code, because a cache that knows only data and settings answers for code that has changed.
+    Code, because a cache that knows only data and settings answers for code that has changed; all
+    of it that is shared, because a list of what a step imports would be out of date one day.
+    Installed where this is called: in the process that runs the DAG.
     """
-    digest = hashlib.sha256()
     asked = config.model_dump(mode="json", include={"workload", "training"})
     if workers > 1:  # one worker trains alike whatever strategy it would share its work by
         asked |= config.model_dump(mode="json", include={"tf", "torch"}) | {"workers": workers}
-    digest.update(json.dumps([fingerprint, asked], sort_keys=True).encode())
-    for folder in (package, "pipelines/workloads", "pipelines/ingest"):
-        for path in sorted((PROJECT_ROOT / folder).rglob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    parts = [
+        fingerprint,
+        asked,
+        code_digest(PROJECT_ROOT, ("pipelines", package)),
+        installed_digest(Path(sys.executable)),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

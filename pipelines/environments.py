@@ -6,15 +6,18 @@ A framework's interpreter is, in this order: the one named by ``TANDEM_TF_PYTHON
 is installed there (as in a container image).
 """
 
+import hashlib
 import importlib.util
 import os
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from pipelines.errors import InputError
 from pipelines.strategies import FRAMEWORK_TITLES, Framework
 
-__all__ = ["PROJECT_ROOT", "find_python"]
+__all__ = ["PROJECT_ROOT", "find_python", "installed_digest"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS: dict[Framework, str] = {"tf": ".venv-tf", "torch": ".venv"}
@@ -42,3 +45,19 @@ def find_python(framework: Framework) -> Path:
         f"{FRAMEWORK_TITLES[framework]}'s environment {made.parent.parent} is missing; "
         f"make it with `make env-{framework}`"
     )
+
+
+@cache
+def installed_digest(python: Path) -> str:
+    """SHA-256 of an interpreter's version and of the packages and versions in its environment.
+
+    What a framework computes may change with any of them. No package is imported for it.
+    """
+    ask = (
+        "import platform, sysconfig; "
+        "print(platform.python_version(), sysconfig.get_path('purelib'))"
+    )
+    said = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout
+    version, _, folder = said.strip().partition(" ")
+    packages = sorted(found.name for found in Path(folder).glob("*.dist-info"))
+    return hashlib.sha256("\n".join([version, *packages]).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """From raw data to Parquet shards that both frameworks can trust."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,22 @@ from pipelines.secrets import shown
 __all__ = ["Dataset", "ingest"]
 
 
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Undo what scikit-learn and Dask set for themselves in this process, and leave there.
+
+    Threads and the allocator's limits among it: workers that train afterwards would inherit them.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@_environment_restored()
 def ingest(
     config: Config,
     *,
@@ -34,10 +51,7 @@ def ingest(
     folder = config.dataset_dir
     _refuse_output_in_source(config)
     if (folder / MANIFEST_NAME).exists() and not force:
-        dataset = Dataset.open(folder)
-        _refuse_another(config, dataset, folder)
-        verify_once(dataset)
-        return dataset, True
+        return _reused(config, folder), True
     from pipelines.ingest.sources import open_source
 
     source = open_source(config.data)
@@ -45,8 +59,9 @@ def ingest(
     with _quiet_import():
         from pipelines.ingest.write import write_dataset
 
-    write_dataset(source, config.data, folder, resume=not force, on_progress=on_progress)
-    return Dataset.open(folder), False
+    if write_dataset(source, config.data, folder, replace=force, on_progress=on_progress):
+        return Dataset.open(folder), False
+    return _reused(config, folder), True  # another process has published it meanwhile
 
 
 @contextmanager
@@ -70,6 +85,14 @@ def _refuse_output_in_source(config: Config) -> None:
                 f"data.path: {path} takes in {config.dataset_dir}, where the dataset is written; "
                 "name a glob, or another output"
             )
+
+
+def _reused(config: Config, folder: Path) -> Dataset:
+    """The dataset that is there, its shards verified, if it is the configured one."""
+    dataset = Dataset.open(folder)
+    _refuse_another(config, dataset, folder)
+    verify_once(dataset)
+    return dataset
 
 
 def _refuse_another(config: Config, dataset: Dataset, folder: Path) -> None:

@@ -1,10 +1,11 @@
 """What reading a dataset leaves beside it, to be quick the next time.
 
 ``.cache/verified.json`` tells which shards were checked against their checksums, and when they
-were last written then. ``.cache/split=<split>/<column>.npy`` holds the columns uncompressed, one
-contiguous array per column, so that every worker of the machine maps the same memory and gathers
-rows from it without decoding. Parquet cannot be mapped like that, and a gather over the many
-record batches of an Arrow file costs more than over one array (``benchmarks/`` measures it).
+were last written then. ``.cache/<fingerprint>/split=<split>/<column>.npy`` holds the columns
+uncompressed, one contiguous array per column, so that every worker of the machine maps the same
+memory and gathers rows from it without decoding. Parquet cannot be mapped like that, and a gather
+over the many record batches of an Arrow file costs more than over one array (``benchmarks/``
+measures it). The fingerprint's first digits are there because a dataset may be copied over another.
 
 If the dataset's folder cannot be written to, the cache is in the system's temporary folder.
 """
@@ -60,10 +61,11 @@ def mapped_columns(dataset: Dataset, split: Split) -> Columns:
     """
     verify_once(dataset)
     folder = _cache_folder(dataset)
-    ready = folder / f"split={split}"
+    ready = folder / dataset.manifest.fingerprint[:16] / f"split={split}"
     if not ready.exists():
         with _locked(folder):
             if not ready.exists():
+                _remove_others(ready.parent)
                 _decode(dataset, split, ready)
     names = [feature.name for feature in dataset.manifest.features if feature.name != ID]
     # As plain arrays: np.memmap's own indexing costs several times as much on small batches.
@@ -73,12 +75,22 @@ def mapped_columns(dataset: Dataset, split: Split) -> Columns:
     }
 
 
+def _remove_others(own: Path) -> None:
+    """Make room: the columns of a dataset that is no longer here may be larger than all its shards.
+
+    Who has mapped them reads on.
+    """
+    for other in own.parent.iterdir():
+        if other.is_dir() and other != own:
+            shutil.rmtree(other, ignore_errors=True)
+
+
 def _decode(dataset: Dataset, split: Split, ready: Path) -> None:
     manifest = dataset.manifest
     features = [feature for feature in manifest.features if feature.name != ID]
     partial = ready.with_name(f".{ready.name}.writing")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     try:
         arrays = [
             np.lib.format.open_memmap(

@@ -66,7 +66,6 @@ def _dask(options: dict[str, Any], workers: int) -> Iterator[list[str]]:
     from distributed import KilledWorker, LocalCluster, default_client
 
     with ExitStack() as stack:
-        stack.enter_context(_environment_restored())
         stack.enter_context(_quiet_dask())
         arguments: list[str] = []
         if options["address"] or options["scheduler_file"]:
@@ -97,21 +96,6 @@ def _dask(options: dict[str, Any], workers: int) -> Iterator[list[str]]:
             # Beam opens a client and never closes it.
             with suppress(ValueError):
                 default_client().close()
-
-
-@contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Undo what Dask sets for its workers in this process, and leaves there.
-
-    Threads and the allocator's limits among it: workers that train afterwards would inherit them.
-    """
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _check_cluster(options: dict[str, Any]) -> None:

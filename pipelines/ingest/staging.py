@@ -40,10 +40,12 @@ class Staging:
         self.path = folder.with_name(f".{folder.name}.writing").absolute()
 
     @contextmanager
-    def opened(self, request: Mapping[str, str], *, resume: bool) -> Iterator[None]:
+    def opened(self, request: Mapping[str, str], *, replace: bool) -> Iterator[bool]:
         """Hold the folder for this process, emptied of what another request left there.
 
         It is discarded if input is refused or the disk is full; else what is there, is left.
+        Yields whether to write: not where there is a dataset, unless that is to be replaced. Only
+        who holds the folder can tell: until then another may publish one.
 
         Raises:
             InputError: if the final folder holds something else, another process is writing, or
@@ -55,8 +57,12 @@ class Staging:
             with (self.path / _LOCK).open("w") as lock:
                 self._hold(lock)
                 try:
-                    self._prepare(request, resume=resume)
-                    yield
+                    if not replace and (self.folder / MANIFEST_NAME).exists():
+                        self._discard()
+                        yield False
+                        return
+                    self._prepare(request, resume=not replace)
+                    yield True
                 except Exception as error:
                     if isinstance(error, InputError) or _tells_of_full_disk(error):
                         self._discard()

@@ -29,12 +29,13 @@ def write_dataset(
     config: DataConfig,
     folder: Path,
     *,
-    resume: bool = True,
+    replace: bool = False,
     on_progress: OnProgress = lambda done, total: None,
-) -> Manifest:
-    """Split, shard and publish a source under ``folder``; a dataset already there is replaced.
+) -> Manifest | None:
+    """Split, shard and publish a source under ``folder``.
 
-    With ``resume`` it goes on from what a killed run for the same source and settings left.
+    It goes on from what a killed run for the same source and settings left. If there is a dataset
+    already, nothing is written and this returns None; with ``replace`` all is written anew.
 
     Raises:
         InputError: naming what in the source, the settings or the folder is wrong; nothing is
@@ -43,7 +44,9 @@ def write_dataset(
     expected = read_schema(config.expected) if config.expected else None
     request = {"request": request_digest(config), "source": source_version(config)}
     staging = Staging(folder)
-    with staging.opened(request, resume=resume):
+    with staging.opened(request, replace=replace) as is_mine:
+        if not is_mine:
+            return None
         anomalies = check_columns(source.features, expected) if expected else []
         _enforce(anomalies, config)
         writer = ShardWriter(

@@ -1,16 +1,18 @@
 """Warnings of deprecation that a framework's side gives while its twin's tests run.
 
 pytest's hooks in ``tests/conftest.py`` hand them to a ``Watch``, which keeps them once a twin's
-tests have run whole; the ledger reads them as long as the code is the same.
+tests have run whole; the ledger reads them as long as the code, the tests and the packages are the
+same.
 """
 
 import re
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.environments import PROJECT_ROOT
+from pipelines.environments import PROJECT_ROOT, find_python, installed_digest
 from pipelines.ledger.model import GivenWarning
 from pipelines.ledger.unchecked import Unchecked
 from pipelines.parity.software import code_digest
@@ -23,11 +25,35 @@ _DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 _PLACE = re.compile(r"^From \S+:\d+: |(?<=0x)[0-9a-f]+")
 """Of a call, as TensorFlow names it, and of an object in memory: what is another each time."""
 
+_TOLD = {
+    "code_sha256": "the code",
+    "tests_sha256": "a test",
+    "packages_sha256": "what is installed",
+}
+
+
+class _Made(BaseModel):
+    """What warnings are those of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code_sha256: str
+    tests_sha256: str
+    packages_sha256: str
+
+    @classmethod
+    def of(cls, framework: Framework, python: Path, root: Path) -> "_Made":
+        return cls(
+            code_sha256=code_digest(root),
+            tests_sha256=code_digest(root, [f"tests/{framework}_pipeline"]),
+            packages_sha256=installed_digest(python),
+        )
+
 
 class _Kept(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code_sha256: str
+    made: _Made
     warnings: list[GivenWarning]
 
 
@@ -70,9 +96,8 @@ class Watch:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / _name(framework)
             found.sort(key=lambda given: (given.module, given.category, given.message))
-            path.write_text(
-                _Kept(code_sha256=code_digest(self._root), warnings=found).model_dump_json(indent=2)
-            )
+            made = _Made.of(framework, Path(sys.executable), self._root)
+            path.write_text(_Kept(made=made, warnings=found).model_dump_json(indent=2))
             kept.append(path)
         return kept
 
@@ -85,12 +110,16 @@ class Watch:
 
 
 def read_warnings(
-    framework: Framework, modules: Collection[str], folder: Path = _FOLDER
+    framework: Framework,
+    modules: Collection[str],
+    folder: Path = _FOLDER,
+    root: Path = PROJECT_ROOT,
 ) -> list[GivenWarning]:
     """Those that the twin and the packages with these modules gave; others are the shared frame's.
 
     Raises:
-        Unchecked: if the twin's tests have not run whole on the present code.
+        Unchecked: if the twin's tests, as they are, have not run whole on the present code and
+            packages.
     """
     try:
         kept = _Kept.model_validate_json((folder / _name(framework)).read_bytes())
@@ -98,8 +127,10 @@ def read_warnings(
         raise Unchecked(f"run `make test-{framework}`") from None
     except ValidationError:
         raise Unchecked(f"run `make test-{framework}` again") from None
-    if kept.code_sha256 != code_digest():
-        raise Unchecked(f"the code has changed since the tests ran; run `make test-{framework}`")
+    now = _Made.of(framework, find_python(framework), root)
+    for digest, told in _TOLD.items():
+        if getattr(kept.made, digest) != getattr(now, digest):
+            raise Unchecked(f"{told} has changed since the tests ran; run `make test-{framework}`")
     own = {*modules, f"{framework}_pipeline"}
     return [given for given in kept.warnings if given.module in own]
 

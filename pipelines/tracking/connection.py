@@ -1,15 +1,17 @@
 """A client of a study's store: quiet, and its failures to reach a server are one line."""
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
 from pipelines.errors import DeniedError, InputError, TandemError, WorkError
 from pipelines.secrets import shown
 
-__all__ = ["Connection", "connect", "quieten"]
+__all__ = ["Connection", "connect", "database_file", "quieten"]
 
 _BRIEFLY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 """How long a server is waited for before any work is done: a quarter of a minute where it refuses,
@@ -25,7 +27,8 @@ class Connection:
 
         self._config = config
         self._settings = _BRIEFLY if briefly else {}
-        self._client = MlflowClient(config.tracking_uri)
+        with _one_at_a_time(config):
+            self._client = MlflowClient(config.tracking_uri)
 
     def __getattr__(self, name: str) -> Any:
         called = getattr(self._client, name)
@@ -62,6 +65,33 @@ def quieten() -> None:
     # The address of every run that ends on a server, as it was given: with the password.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def database_file(config: Config) -> Path | None:
+    """The file of a local store, or None for a server."""
+    path = config.tracking_uri.removeprefix("sqlite:///")
+    return None if path == config.tracking_uri else Path(path)
+
+
+@contextmanager
+def _one_at_a_time(config: Config) -> Iterator[None]:
+    """Hold a local store's folder: MLflow makes missing tables when it connects.
+
+    Two processes that do so at once break each other's. The folder itself is locked, which leaves
+    no file behind; where its file system has no such locks, first commands must not come together.
+    """
+    file = database_file(config)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """The store, and the study's experiment in it."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.tracking.connection import Connection, connect
+from pipelines.tracking.connection import Connection, connect, database_file
 
 __all__ = [
     "ensure_experiment",
@@ -31,7 +30,7 @@ def new_study_id() -> str:
 def prepare_store(config: Config) -> str:
     """Make the store and the study's experiment ready; returns the experiment's id.
 
-    Called once before workers start, so that they never race to create the database.
+    Called once before workers start, so that they find both.
     """
     return ensure_experiment(config, connect(config, briefly=True))
 
@@ -42,21 +41,27 @@ def ensure_experiment(config: Config, client: Connection) -> str:
     Raises:
         InputError: if it was deleted.
     """
-    file = _database(config)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    from mlflow.exceptions import MlflowException
+
     experiment = _find_experiment(client, config)
     if experiment is not None:
         return str(experiment.experiment_id)
     # A server knows where its artifacts go; a local database has to be told.
-    location = (config.output / "artifacts").resolve().as_uri() if file else None
-    return str(
-        client.create_experiment(
-            config.name,
-            artifact_location=location,
-            tags={_KIND_OF_EXPERIMENT: "custom_model_development"},
+    is_local = database_file(config) is not None
+    location = (config.output / "artifacts").resolve().as_uri() if is_local else None
+    try:
+        return str(
+            client.create_experiment(
+                config.name,
+                artifact_location=location,
+                tags={_KIND_OF_EXPERIMENT: "custom_model_development"},
+            )
         )
-    )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # Another process has made it since.
+    return str(_find_experiment(client, config).experiment_id)
 
 
 def experiment_id(config: Config) -> str:
@@ -92,7 +97,7 @@ def require_store(config: Config) -> None:
     Raises:
         InputError: naming the file.
     """
-    file = _database(config)
+    file = database_file(config)
     if file is not None and not file.exists():
         raise InputError(f"{file}: no runs have been tracked here; make some with `tandem run`")
 
@@ -127,9 +132,3 @@ def _find_experiment(client: Connection, config: Config) -> Any:
             f"{config.shown_tracking_uri}; restore it there or give the study another name"
         )
     return experiment
-
-
-def _database(config: Config) -> Path | None:
-    """The file of a local store, or None for a server."""
-    path = config.tracking_uri.removeprefix("sqlite:///")
-    return None if path == config.tracking_uri else Path(path)

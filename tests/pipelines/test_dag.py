@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,5 +145,21 @@ def test_the_cache_key_changes_with_the_frameworks_code_and_with_shared_code(
     assert after["tf_pipeline"] != before["tf_pipeline"]
     assert after["torch_pipeline"] == before["torch_pipeline"]
 
-    (tmp_path / "pipelines" / "workloads" / "code.py").write_text("STEP = 2\n")
-    assert cache_key("torch_pipeline", quickstart, "ab12") != before["torch_pipeline"]
+    seen = {before["torch_pipeline"]}
+    for file in ("pipelines/workloads/code.py", "pipelines/schedule.py"):
+        (tmp_path / file).write_text("STEP = 2\n")
+        seen.add(cache_key("torch_pipeline", quickstart, "ab12"))
+    assert len(seen) == 3
+
+
+def test_the_cache_key_changes_with_what_is_installed(
+    quickstart: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = cache_key("torch_pipeline", quickstart, "ab12")
+
+    monkeypatch.setattr(dag, "installed_digest", lambda python: f"other packages of {python}")
+
+    other = cache_key("torch_pipeline", quickstart, "ab12")
+    assert other != key
+    monkeypatch.setattr(sys, "executable", "/another/python")
+    assert cache_key("torch_pipeline", quickstart, "ab12") not in (key, other)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import environments
-from pipelines.environments import PROJECT_ROOT, find_python
+from pipelines.environments import PROJECT_ROOT, find_python, installed_digest
 from pipelines.errors import InputError
 
 FOLDERS = {"tf": ".venv-tf", "torch": ".venv"}
@@ -95,3 +95,24 @@ def test_a_variable_that_names_no_interpreter_is_refused(
         find_python("tf")
 
     assert str(raised.value) == (f"TANDEM_TF_PYTHON: {named} is not an interpreter that can be run")
+
+
+def test_the_digest_of_what_is_installed_changes_with_releases_and_with_pythons(
+    tmp_path: Path,
+) -> None:
+    """An interpreter that says only its version, and where its packages are."""
+    packages = tmp_path / "site-packages"
+    (packages / "torch-2.12.0.dist-info").mkdir(parents=True)
+
+    def digest(name: str, version: str = "3.11.7") -> str:
+        python = tmp_path / name
+        python.write_text(f"#!/bin/sh\necho {version} {packages}\n")
+        python.chmod(0o755)
+        return installed_digest(python)
+
+    before = digest("before")
+    (packages / "torch").mkdir()  # a package's code: its release stands for it
+    assert digest("same") == before
+    assert digest("python", "3.11.8") != before
+    (packages / "torch-2.12.0.dist-info").rename(packages / "torch-2.13.0.dist-info")
+    assert digest("after") != before

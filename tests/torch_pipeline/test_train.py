@@ -289,7 +289,7 @@ def test_native_examples_are_transformed_once_and_trained_on(
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
     assert trained.run.data.params["reader"] == "native"
     (folder,) = (tmp_path / "transformed").iterdir()
-    assert folder.name == f"{framework}-{dataset.manifest.fingerprint[:16]}"
+    assert folder.name.startswith(f"{framework}-")
     assert (folder / "transform_fn").is_dir()
 
 

@@ -24,6 +24,10 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shards
 
 
+def cached(dataset: Dataset, split: str) -> Path:
+    return dataset.folder / ".cache" / dataset.manifest.fingerprint[:16] / f"split={split}"
+
+
 def mapped_labels(folder: Path) -> list[int]:
     return mapped_columns(Dataset.open(folder), "train")["label"].tolist()
 
@@ -108,8 +112,33 @@ def test_a_dataset_written_anew_does_not_meet_the_old_ones_cache(
     assert len(mapped_columns(anew, "train")["label"]) == anew.manifest.rows("train") < before
 
 
+def test_a_dataset_copied_over_another_is_not_answered_for_by_the_others_columns(
+    load_quickstart: Callable[..., Config], tmp_path: Path
+) -> None:
+    """As ``rsync`` or ``aws s3 sync`` do, which leave what they do not know."""
+    old, new = (
+        ingest(
+            load_quickstart(
+                f"output={tmp_path / str(seed)}",
+                f"data={{source: synthetic, synthetic: {{rows: 500, seed: {seed}}}}}",
+            )
+        )[0]
+        for seed in (0, 1)
+    )
+    before = mapped_columns(old, "train")["label"]
+    expected = before.tolist()
+
+    shutil.copytree(new.folder, old.folder, dirs_exist_ok=True)
+
+    copied = Dataset.open(old.folder)
+    labels = mapped_columns(copied, "train")["label"].tolist()
+    assert labels == new.columns("train")["label"].tolist() != expected
+    assert before.tolist() == expected  # of who has mapped them, and reads on
+    assert [*(old.folder / ".cache").glob("*/split=*")] == [cached(copied, "train")]
+
+
 def test_a_decoding_that_was_killed_is_done_anew(digits: Dataset) -> None:
-    left = digits.folder / ".cache" / ".split=train.writing"
+    left = cached(digits, "train").with_name(".split=train.writing")
     left.mkdir(parents=True)
     (left / "0.npy").write_text("half")
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, load_config
+from pipelines.data_config import DataConfig
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError
-from pipelines.ingest import Dataset, ingest
+from pipelines.ingest import Dataset, ingest, sources
 from pipelines.ingest.sources import csv
 from pipelines.ingest.sources.csv import Csv
 
@@ -260,6 +261,57 @@ def test_what_another_process_publishes_in_between_is_left_alone(
     with pytest.raises(InputError, match="another process is writing this dataset"):
         ingest(config)
     assert (published / "manifest.json").read_text() == "another's"
+
+
+def publish_meanwhile(monkeypatch: pytest.MonkeyPatch, first: Config) -> None:
+    """Have ``first`` ingested while the next ingestion opens its source."""
+
+    open_source = sources.open_source
+
+    def open_slowly(config: DataConfig) -> sources.Source:
+        monkeypatch.setattr(sources, "open_source", open_source)
+        ingest(first)
+        return open_source(config)
+
+    monkeypatch.setattr(sources, "open_source", open_slowly)
+
+
+def test_what_another_has_published_while_the_source_was_opened_is_not_replaced(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = trips(), trips("data.splits={train: 0.5, eval: 0.5}")
+    publish_meanwhile(monkeypatch, first)
+
+    with pytest.raises(InputError, match="holds a dataset made with other settings"):
+        ingest(second)
+
+    assert ingest(first)[1] is True
+    assert [path.name for path in first.output.iterdir()] == ["data"]
+
+
+def test_what_another_has_published_with_the_same_settings_is_reused(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = trips()
+    publish_meanwhile(monkeypatch, config)
+
+    dataset, reused = ingest(config)
+
+    assert reused
+    assert (dataset.folder / ".cache" / "verified.json").exists()
+    assert [path.name for path in config.output.iterdir()] == ["data"]
+
+
+def test_who_forces_replaces_what_another_has_published_meanwhile(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = trips(), trips("data.splits={train: 0.5, eval: 0.5}")
+    publish_meanwhile(monkeypatch, first)
+
+    dataset, reused = ingest(second, force=True)
+
+    assert not reused
+    assert dataset.manifest.split_shares == {"train": 0.5, "eval": 0.5}
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(trips: Trips, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipelines.environments import PROJECT_ROOT
 from pipelines.ledger import warned
 from pipelines.ledger.unchecked import Unchecked
 from pipelines.ledger.warned import Watch, read_warnings
@@ -19,7 +18,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / "tests" / "tf_pipeline" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(warned, "code_digest", lambda root=PROJECT_ROOT: "now")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "config.py").touch()
+    monkeypatch.setattr(warned, "installed_digest", lambda python: "packages")
+    monkeypatch.setattr(warned, "find_python", lambda framework: Path(sys.executable))
     return tmp_path
 
 
@@ -50,7 +52,7 @@ def test_warnings_are_kept_once_the_twins_tests_have_all_run(root: Path) -> None
     run(watch, TESTS[1])
     assert [path.name for path in watch.keep()] == ["deprecations-tf.json"]
 
-    found = read_warnings("tf", {"keras", "six", "tensorflow"}, folder)
+    found = read_warnings("tf", {"keras", "six", "tensorflow"}, folder, root)
     assert [(each.module, each.category, each.message) for each in found] == [
         ("keras", "DeprecationWarning", "old <f at 0x>"),
         ("six", "PendingDeprecationWarning", "on import"),
@@ -60,21 +62,38 @@ def test_warnings_are_kept_once_the_twins_tests_have_all_run(root: Path) -> None
     assert str(root) not in (folder / "deprecations-tf.json").read_text()
 
 
-def test_warnings_of_other_code_are_not_this_codes(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("pipelines/config.py", "the code"),
+        ("tests/tf_pipeline/test_one.py", "a test"),
+        ("tests/tf_pipeline/conftest.py", "a test"),
+        (None, "what is installed"),
+    ],
+)
+def test_warnings_of_other_code_tests_or_packages_are_not_these_ones(
+    root: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, changed: str
 ) -> None:
     watch = Watch(root, root)
     run(watch, *TESTS)
     watch.keep()
-    assert read_warnings("tf", {"keras"}, root) == []
+    assert read_warnings("tf", {"keras"}, root, root) == []
 
-    monkeypatch.setattr(warned, "code_digest", lambda root=PROJECT_ROOT: "later")
+    if file is None:
+        monkeypatch.setattr(warned, "installed_digest", lambda python: "others")
+    else:
+        (root / file).write_text("STEP = 2\n")
+
     with pytest.raises(
-        Unchecked, match=re.escape("has changed since the tests ran; run `make test-tf`")
+        Unchecked,
+        match=f"^{changed} has changed since the tests ran; run `make test-tf`$",
     ):
-        read_warnings("tf", {"keras"}, root)
+        read_warnings("tf", {"keras"}, root, root)
+
+
+def test_warnings_that_were_not_kept_or_are_damaged_are_not_none(root: Path) -> None:
     with pytest.raises(Unchecked, match=r"^run `make test-torch`$"):
-        read_warnings("torch", {"torch"}, root)
+        read_warnings("torch", {"torch"}, root, root)
     (root / "deprecations-tf.json").write_text("{}")
     with pytest.raises(Unchecked, match="again"):
-        read_warnings("tf", {"keras"}, root)
+        read_warnings("tf", {"keras"}, root, root)

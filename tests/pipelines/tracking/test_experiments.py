@@ -1,5 +1,7 @@
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from pipelines import tracking
 from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.tracking import experiments
 
 
 def test_study_ids_sort_by_time() -> None:
@@ -32,6 +35,35 @@ def test_a_fresh_store_is_made_with_its_folder_and_only_once(
     assert (tmp_path / "out" / "mlflow.db").is_file()
     found = MlflowClient(config.tracking_uri).search_experiments()
     assert sorted(experiment.name for experiment in found) == ["Default", "quickstart"]
+
+
+def test_first_commands_at_once_make_one_store_and_one_experiment(
+    quickstart: Config, tmp_path: Path
+) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        made = [*pool.map(tracking.prepare_store, [quickstart] * 2)]
+
+    assert made == [tracking.experiment_id(quickstart)] * 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mlflow.db"]
+
+
+def test_an_experiment_that_another_makes_meanwhile_is_found(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looked = experiments._find_experiment, []
+
+    def look_too_early(client: Any, asked: Config) -> Any:
+        looked.append(asked.name)
+        if len(looked) > 1:
+            return look(client, asked)
+        monkeypatch.setattr(experiments, "_find_experiment", look)
+        tracking.prepare_store(config)  # another process does
+        monkeypatch.setattr(experiments, "_find_experiment", look_too_early)
+        return None
+
+    monkeypatch.setattr(experiments, "_find_experiment", look_too_early)
+
+    assert tracking.prepare_store(config) == tracking.experiment_id(config)
 
 
 @pytest.mark.usefixtures("elsewhere")
