@@ -219,6 +219,27 @@ def test_workers_that_share_a_pod_share_what_it_asks_for(
     assert job_of(config, "torch", 2)["spec"]["trainer"]["numNodes"] == 1
 
 
+@pytest.mark.parametrize(
+    ("each", "workers", "together"),
+    [
+        ("4194304Ki", 1, "4194304Ki"),
+        ("2500Mi", 400, "1000000Mi"),
+        ("1.5Gi", 3, "4.5Gi"),
+        ("4294967296", 2, "8589934592"),
+    ],
+)
+def test_memory_keeps_its_unit_however_large_its_number(
+    load_submitted: Callable[..., Config], each: str, workers: int, together: str
+) -> None:
+    config = load_submitted(
+        f"cluster.memory_per_worker='{each}'", f"cluster.workers_per_pod={workers}"
+    )
+
+    [pod] = pods_of(job_of(config, "torch", workers))
+
+    assert pod["container"]["resources"]["limits"]["memory"] == together
+
+
 def test_gpus_come_with_their_nodes_taints_images_and_nccl(
     load_submitted: Callable[..., Config],
 ) -> None:
