@@ -4,6 +4,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
@@ -28,12 +29,13 @@ def transformed_examples(config: Config, dataset: Dataset, framework: Framework)
         temporary = folder.with_name(f".{name}.{secrets.token_hex(4)}.writing")
         temporary.mkdir(parents=True)
         resolved = config.dump(temporary / "config.yaml")
+        cluster = ClusterConfig.of_this_step()
         arguments = ["transform", "--config", str(resolved), "--output", str(temporary)]
         launch(
             framework,
             arguments,
             logs=temporary / "logs",
-            threads_per_worker=len(available_cores()),
+            threads_per_worker=cluster.threads_per_worker if cluster else len(available_cores()),
             environment=config.child_variables,
         )
         try:
