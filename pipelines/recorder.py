@@ -114,8 +114,10 @@ class Recorder:
         return {category: round(seconds, 6) for category, seconds in found.items() if seconds}
 
     def finish(self) -> dict[str, float]:
-        """All metrics, with the resources used until now; processor time is also that of all that
-        the process has started, such as compilers."""
+        """All metrics, with the resources used until now.
+
+        Processor time is also that of what the process has started, such as compilers.
+        """
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.metrics["peak_memory_bytes"] = usage.ru_maxrss * 1024.0  # Linux counts in KiB
         self.metrics["cpu_seconds"] = _cpu_seconds()
@@ -130,8 +132,7 @@ class Recorder:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process, and of those that it has started and waited for, or still
-    has."""
+    """Of this process, and of those that it has started and waited for, or still has."""
     seconds = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
