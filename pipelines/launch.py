@@ -11,10 +11,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from pipelines import events
@@ -90,9 +91,10 @@ def launch(
     With parameter servers there is a chief too, which tells all the others what to do; a process
     of several replicas has the threads of as many workers. ``network`` may share the processes
     out among emulated hosts. ``module`` is run in that package's place: a test's, which breaks
-    something first. Output goes to ``logs/<task>.log``, such as ``rank0.log``. If one process
-    fails, the others are ended. The SIGTERM that ``preemption`` notes is passed on to those that
-    train, which may take their time to save; they also get it if this process dies.
+    something first. Output goes to ``logs/<task>.log``, such as ``rank0.log``; what compilers keep
+    on disk is for these processes alone, and gone afterwards. If one process fails, the others are
+    ended. The SIGTERM that ``preemption`` notes is passed on to those that train, which may take
+    their time to save; they also get it if this process dies.
 
     In a step of a pipeline on a cluster the processes are the pods of a training job instead.
 
@@ -130,12 +132,17 @@ def launch(
     alone = layout.workers * threads <= len(cores)
     processes: list[_Process] = []
     preemption = preemption or Preemption()
-    with emulated_hosts(network) as hosts, preemption.passed_on(lambda: _ask_to_end(processes)):
+    with (
+        _compilers_caches() as caches,
+        emulated_hosts(network) as hosts,
+        preemption.passed_on(lambda: _ask_to_end(processes)),
+    ):
         started = time.perf_counter()
         try:
             for task in tasks_of(framework, layout, hosts):
                 added = {
                     **process_variables(threads),
+                    **caches,
                     **task.variables,
                     LAUNCHER_VARIABLE: str(os.getpid()),
                     **(environment or {}),
@@ -153,6 +160,21 @@ def launch(
         finally:
             _end(processes)
         return time.perf_counter() - started
+
+
+@contextmanager
+def _compilers_caches() -> Iterator[dict[str, str]]:
+    """Variables that name empty folders, which are gone after the block.
+
+    PyTorch's compilers find there what they have compiled before, in any process of the machine;
+    XLA compiles anew in each. Whatever the user has set: no run's time may depend on earlier runs.
+    """
+    # What was killed while it wrote may leave something for the next cleaning of /tmp.
+    with TemporaryDirectory(prefix="tandem-compiled-", ignore_cleanup_errors=True) as folder:
+        yield {
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
+            "TRITON_CACHE_DIR": f"{folder}/triton",
+        }
 
 
 def _start(

@@ -128,7 +128,8 @@ METRICS: dict[str, Metric] = _table(
     Metric("peak_memory_bytes", "B", "resource", "max",
            "largest resident set of a worker process"),
     Metric("cpu_seconds", "s", "resource", "sum",
-           "processor time of all workers, from start to the end of evaluation"),
+           "processor time of all workers and of all that they started, until evaluation has "
+           "ended"),
     Metric("wall_seconds", "s", "resource", "chief",
            "from starting the first worker process to the end of the last, by the launcher"),
     Metric("network_bytes", "B", "resource", "sum",

@@ -3,7 +3,8 @@
 Kubeflow Trainer has a policy for torchrun and none for TensorFlow. Under its plain one a pod has
 its number among the job's pods in ``JOB_COMPLETION_INDEX``, and a host name that ends in that
 number; a headless service makes the others' names known. How many there are comes in
-``TANDEM_NODES``, how many processes each starts in ``TANDEM_PROCESSES_PER_NODE``. From these every
+``TANDEM_NODES``, how many processes each starts in ``TANDEM_PROCESSES_PER_NODE``, and how long the
+other pods may take to be known to the cluster's DNS in ``TANDEM_START_SECONDS``. From these every
 process gets the ``TF_CONFIG`` that ``tf.distribute`` reads, as torchrun gives its processes
 ``RANK`` and the rest.
 """
@@ -27,8 +28,8 @@ __all__ = ["Node", "main"]
 
 _FIRST_PORT = 2222
 """Of a node's first process, as TensorFlow's own examples have it; the others follow."""
-_SECONDS_TO_BE_NAMED = 300.0
-"""How long the other pods may take to be known to the cluster's DNS, images being pulled."""
+_START_SECONDS = "600"
+"""torchrun's own patience."""
 _POLL_SECONDS = 0.2
 _USAGE = "usage: python -m pipelines.pod tf STAGE [OPTION ...]"
 
@@ -93,7 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     if "TF_CONFIG" in os.environ:  # an operator has said it all, as Kubeflow's TFJob does
         os.execv(command[0], command)
     node = Node.from_environment(os.environ, socket.getfqdn())
-    _await_names(node.hosts)
+    patience = _number(os.environ, "TANDEM_START_SECONDS", at_least=1, default=_START_SECONDS)
+    _await_names(node.hosts, patience)
     processes = [
         subprocess.Popen(command, env={**os.environ, **node.variables(place)})
         for place in range(node.processes)
@@ -129,7 +131,7 @@ def _first_failure(processes: list["subprocess.Popen[bytes]"]) -> int:
     return 0
 
 
-def _await_names(hosts: Sequence[str], seconds: float = _SECONDS_TO_BE_NAMED) -> None:
+def _await_names(hosts: Sequence[str], seconds: float) -> None:
     """Wait until every pod can be found, since TensorFlow takes an unknown name as final.
 
     Raises:

@@ -92,11 +92,15 @@ def measure_recovery(
 
 
 def _shortened(config: Config) -> Config:
-    """As many steps as give some checkpoints, by steps alone."""
+    """As many steps as give some checkpoints, by steps alone, of which two stand at once."""
     training = config.training
     steps = min(training.steps, _MOST_STEPS)
     fewer = {"steps": steps, "warmup_steps": min(training.warmup_steps, steps - 1)}
-    saved = {"every_steps": max(steps // _CHECKPOINTS, 1), "every_minutes": None}
+    saved = {
+        "every_steps": max(steps // _CHECKPOINTS, 1),
+        "every_minutes": None,
+        "keep": max(config.checkpoint.keep, 2),
+    }
     return config.model_copy(
         update={
             "training": training.model_copy(update=fewer),

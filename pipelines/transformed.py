@@ -41,12 +41,13 @@ def transformed_examples(config: Config, dataset: Dataset, framework: Framework)
         temporary = folder.with_name(f".{name}.{secrets.token_hex(4)}.writing")
         temporary.mkdir(parents=True)
         resolved = config.dump(temporary / "config.yaml")
+        cluster = ClusterConfig.of_this_step()
         arguments = ["transform", "--config", str(resolved), "--output", str(temporary)]
         launch(
             framework,
             arguments,
             logs=temporary / "logs",
-            threads_per_worker=len(available_cores()),
+            threads_per_worker=cluster.threads_per_worker if cluster else len(available_cores()),
             environment=config.child_variables,
         )
         (temporary / _NOTE).write_text(made_of)

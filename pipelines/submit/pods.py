@@ -5,6 +5,7 @@ All pods meet the ``restricted`` Pod Security Standard: no root, no privileges, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pipelines.cluster_config import ClusterConfig
@@ -147,5 +148,5 @@ def tracking_credentials(cluster: ClusterConfig) -> list[dict[str, Any]]:
 def _times(quantity: str, factor: int) -> str:
     """A Kubernetes quantity, so many times."""
     digits = quantity.rstrip("mkKMGTi")
-    amount = float(digits) * factor
-    return f"{amount:g}{quantity[len(digits) :]}" if amount < 1e6 else f"{amount:.0f}"
+    amount = (Decimal(digits) * factor).normalize()
+    return f"{amount:f}{quantity[len(digits) :]}"

@@ -164,7 +164,9 @@ def _folder_to_resume(folder: Path, cell: Cell) -> Path:
     begun = [
         each
         for each in folder.glob(f"{cell.slug}*")
-        if RunFolder.find(each) is not None and not (each / RESULT_NAME).exists()
+        if (held := RunFolder.find(each)) is not None
+        and held.cell == cell  # repeat 10's folder begins like that of repeat 1
+        and not (each / RESULT_NAME).exists()
     ]
     if not begun:
         raise InputError(f"{folder}: holds no run of {cell.name} to go on with")

@@ -44,6 +44,8 @@ _PART_OF = {"app.kubernetes.io/part-of": "tandem"}
 _OF_POD = {**_PART_OF, "app.kubernetes.io/component": "training"}
 """What the network policies know a training pod by."""
 _MANAGER = "tandem/submit"
+_SECONDS_TO_END = 5
+"""Of a pod's grace: torchrun's own, after its workers'."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,11 @@ def _train_job(cluster: ClusterConfig, request: JobRequest, pod: Pod, pods: int)
     per_node, places = {"numProcPerNode": processes}, {}
     if request.framework == "tf":  # Trainer's own policy would tell torchrun
         per_node = {}
-        places = {"TANDEM_NODES": str(pods), "TANDEM_PROCESSES_PER_NODE": str(processes)}
+        places = {
+            "TANDEM_NODES": str(pods),
+            "TANDEM_PROCESSES_PER_NODE": str(processes),
+            "TANDEM_START_SECONDS": str(cluster.start_minutes * 60),
+        }
     trainer = {
         "image": cluster.image(request.framework),
         "numNodes": pods,
@@ -358,11 +364,17 @@ def _command(request: JobRequest, program: list[str]) -> list[str]:
 def _environment(
     cluster: ClusterConfig, request: JobRequest, places: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "1"} if request.framework == "tf" else {}
+    if request.framework == "tf":
+        own = {"TF_CPP_MIN_LOG_LEVEL": "1"}
+    else:  # by itself torchrun waits 600 s for other pods, and kills its workers after 30
+        own = {
+            "PET_RDZV_CONF": f"timeout={cluster.start_minutes * 60}",
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(cluster.grace_seconds - _SECONDS_TO_END, 1)),
+        }
     of_gpus = {"NCCL_DEBUG": "WARN"} if cluster.accelerator.kind == "gpu" else {}
     variables = {
         **process_variables(request.threads_per_worker),
-        **quiet,
+        **own,
         **of_gpus,
         **cluster.communication,
         "HOME": "/tmp",  # what libraries cache goes where a pod may write

@@ -61,7 +61,7 @@ def test_the_batch_script_trains_one_run_on_all_tasks(
             *("--study-id", "20260131T120000Z", "--repeat", "1"),
         ],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

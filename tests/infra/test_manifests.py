@@ -247,6 +247,10 @@ def test_both_frameworks_pods_differ_in_nothing_but_their_own(
     own = [each for each in tf_node["env"] if each["name"].startswith("TANDEM_")]
     tf_node["env"] = [each for each in tf_node["env"] if each not in own]
     assert [each["name"] for each in own] == ["TANDEM_NODES", "TANDEM_PROCESSES_PER_NODE"]
+    (patience,) = [each for each in torch_node["env"] if each["name"].startswith("TORCH_ELASTIC")]
+    torch_node["env"].remove(patience)
+    assert patience["name"] == "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    assert int(patience["value"]) == torch_pod["terminationGracePeriodSeconds"] - 5
     assert tf_node == torch_node
     assert tf_pod == torch_pod
     assert environment(tf_node).items() >= launch._ALLOCATOR.items()

@@ -52,6 +52,7 @@ def emit(**event):
 def fake_frameworks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both frameworks' packages are found in ``tmp_path``, and run by this interpreter."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of launchers that are killed
     monkeypatch.setenv("TANDEM_TF_PYTHON", sys.executable)
     monkeypatch.setenv("TANDEM_TORCH_PYTHON", sys.executable)
 
@@ -254,7 +255,13 @@ def test_the_caller_learns_of_each_process_and_of_what_was_set_for_it(
     written = [int((package / f"worker{rank}.pid").read_text()) for rank in range(2)]
     assert [pid for pid, _ in told] == written
     for _, variables in told:
-        assert {"RANK", "OURS", "OMP_NUM_THREADS", "MALLOC_TOP_PAD_"} <= variables
+        assert {
+            "RANK",
+            "OURS",
+            "OMP_NUM_THREADS",
+            "MALLOC_TOP_PAD_",
+            "TRITON_CACHE_DIR",
+        } <= variables
         assert not {"NOT_OURS", "PATH"} & variables
 
 
@@ -279,6 +286,33 @@ def test_threads_and_extra_variables_reach_every_worker(
         assert report["TF_NUM_INTRAOP_THREADS"] == "3"
         assert report["MKL_NUM_THREADS"] == "1"  # what the caller says comes last
         assert report["MLFLOW_RUN_ID"] == "abc"
+
+
+@pytest.mark.parametrize("framework", ["tf", "torch"])
+def test_what_compilers_keep_on_disk_is_the_runs_own_and_gone_with_it(
+    write_worker: WriteWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: Any
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "warm"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "warm"))
+    write_worker(
+        "kept = [os.environ[f'{name}_CACHE_DIR'] for name in ('TORCHINDUCTOR', 'TRITON')]\n"
+        "for folder in kept:\n"
+        "    Path(folder, f'kernel{rank}').mkdir(parents=True)\n"
+        "print(json.dumps(kept))\n"
+        "sys.exit('fails' in sys.argv)",
+        framework,
+    )
+
+    launch(framework, ["works"], logs=tmp_path / "first", layout=Layout(workers=2))
+    with pytest.raises(WorkError):
+        launch(framework, ["fails"], logs=tmp_path / "second")
+
+    first, beside_it = reports(tmp_path / "first", 2)
+    [second] = reports(tmp_path / "second", 1)
+    assert first == beside_it
+    assert len({*first, *second}) == 4
+    assert not any(Path(folder).exists() for folder in [*first, *second])
+    assert not (tmp_path / "warm").exists()
 
 
 def test_a_process_of_several_replicas_is_told_so_and_has_the_threads_of_as_many_workers(

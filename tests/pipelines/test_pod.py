@@ -74,6 +74,20 @@ def test_a_pod_that_never_comes_up_is_named() -> None:
         pod._await_names(["localhost", "tandem-0.invalid"], seconds=0)
 
 
+def test_a_pod_waits_for_the_others_as_long_as_its_job_says(
+    one_pod: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(pod, "_await_names", lambda hosts, seconds: waited.append(seconds))
+    stand_in(one_pod, "exit 0")
+
+    pod.main(["tf", "train"])
+    monkeypatch.setenv("TANDEM_START_SECONDS", "2700")
+    pod.main(["tf", "train"])
+
+    assert waited == [600, 2700]
+
+
 @pytest.fixture
 def one_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """This process as a job's only pod, and a stand-in for TensorFlow that reports its place."""

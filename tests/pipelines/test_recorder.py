@@ -100,6 +100,26 @@ def test_finishing_adds_what_the_process_has_used() -> None:
     assert metrics["cpu_seconds"] > 0
 
 
+def test_processor_time_is_also_that_of_processes_which_it_started() -> None:
+    busy = "import time\nwhile time.process_time() < 0.2: pass\n"
+    lives = (
+        "import subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {busy!r}])\n"
+        f"{busy}print(flush=True); sys.stdin.read()"
+    )
+    before = Recorder().finish()["cpu_seconds"]
+
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", lives], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as compiler:
+        assert compiler.stdout is not None
+        compiler.stdout.readline()
+        after = Recorder().finish()["cpu_seconds"]
+
+    assert after - before > 0.5  # three times 0.2, known to a tick or two each
+
+
 def test_a_process_is_as_old_as_the_kernel_says() -> None:
     program = "from pipelines.recorder import process_age; print(process_age())"
 

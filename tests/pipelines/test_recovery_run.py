@@ -76,8 +76,9 @@ def test_what_is_trained_is_short_and_is_saved_by_steps_alone(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
     config = configure(
-        "training.steps=500", "training.warmup_steps=300", "checkpoint.every_minutes=1"
-    )
+        "training.steps=500", "training.warmup_steps=300",
+        "checkpoint.every_minutes=1", "checkpoint.keep=1",
+    )  # fmt: skip
     write_worker(SAVES, "torch")
 
     run, _ = measured(config, digits)
@@ -86,6 +87,7 @@ def test_what_is_trained_is_short_and_is_saved_by_steps_alone(
     own = load_config(written)
     assert (own.training.steps, own.training.warmup_steps) == (120, 119)
     assert (own.checkpoint.every_steps, own.checkpoint.every_minutes) == (20, None)
+    assert own.checkpoint.keep == 2  # or the first would be gone when the second is waited for
     assert run.params["steps"] == "120"
 
 

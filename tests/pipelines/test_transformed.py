@@ -170,6 +170,29 @@ while len([*Path().glob("begun-*")]) < 2:
     assert [*folder.parent.iterdir()] == [folder]
 
 
+def test_on_a_cluster_it_gets_the_threads_of_a_workers_cpus_not_of_the_steps_node(
+    configure: Callable[..., Config],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = (
+        configure("data.reader=native", f"output={tmp_path / name}") for name in ("here", "there")
+    )
+    threads: list[int] = []
+    monkeypatch.setattr(
+        "pipelines.transformed.launch",
+        lambda *given, threads_per_worker, **others: threads.append(threads_per_worker),
+    )
+    monkeypatch.setattr("pipelines.transformed.available_cores", lambda: [*range(64)])
+    transformed_examples(here, digits, "torch")
+
+    monkeypatch.setenv(CLUSTER_VARIABLE, ClusterConfig(cpu_per_worker="3500m").model_dump_json())
+    transformed_examples(there, digits, "torch")
+
+    assert threads == [64, 3]
+
+
 def test_the_shared_reader_needs_no_transform(
     write_worker: Write, config: Config, digits: Dataset
 ) -> None:

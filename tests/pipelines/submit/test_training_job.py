@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -143,6 +147,51 @@ def test_torch_is_started_by_torchrun_and_tensorflow_by_what_makes_tf_config(
     assert (variables["TANDEM_NODES"], variables["TANDEM_PROCESSES_PER_NODE"]) == ("2", "1")
 
 
+# What the installed torchrun makes of its arguments and variables.
+TORCHRUN = """
+import json, sys
+from torch.distributed.run import config_from_args, parse_args
+
+config, _, _ = config_from_args(parse_args(sys.argv[1:]))
+print(json.dumps([config.shutdown_timeout, config.rdzv_configs["timeout"]]))
+"""
+
+
+def test_torchrun_waits_for_late_pods_and_lets_workers_save_as_long_as_the_cluster_does(
+    load_submitted: Callable[..., Config],
+) -> None:
+    as_configured = ("cluster.grace_seconds=300", "cluster.start_minutes=45")
+    by_trainer, by_operator = (
+        environment_of(next(pods_of(job_of(load_submitted(api, *as_configured), "torch", 2))))
+        for api in APIS
+    )
+    given = {name: value for name, value in by_trainer.items() if value is not None}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", TORCHRUN, "-m", "torch_pipeline"],
+        env={**os.environ, **given},
+        capture_output=True,
+        check=True,
+    )
+
+    assert json.loads(ended.stdout) == [295, "2700"]
+    assert by_operator == by_trainer
+
+
+def test_a_short_grace_leaves_torchrun_a_second(load_submitted: Callable[..., Config]) -> None:
+    pod = next(pods_of(job_of(load_submitted("cluster.grace_seconds=3"), "torch", 2)))
+
+    assert environment_of(pod)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "1"
+
+
+def test_tensorflows_pods_wait_as_long_for_late_ones_as_the_step_does(
+    load_submitted: Callable[..., Config],
+) -> None:
+    [pod] = pods_of(job_of(load_submitted("cluster.start_minutes=45"), "tf", 2))
+
+    assert environment_of(pod)["TANDEM_START_SECONDS"] == "2700"
+
+
 @pytest.mark.parametrize("strategy", ["deepspeed_zero1", "deepspeed_zero3", "fsdp"])
 def test_deepspeed_and_fsdp_are_started_as_ddp_is(
     load_submitted: Callable[..., Config], strategy: str
@@ -168,6 +217,27 @@ def test_workers_that_share_a_pod_share_what_it_asks_for(
     [of_tf] = pods_of(job_of(config, "tf", 8))
     assert environment_of(of_tf)["TANDEM_PROCESSES_PER_NODE"] == "4"
     assert job_of(config, "torch", 2)["spec"]["trainer"]["numNodes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("each", "workers", "together"),
+    [
+        ("4194304Ki", 1, "4194304Ki"),
+        ("2500Mi", 400, "1000000Mi"),
+        ("1.5Gi", 3, "4.5Gi"),
+        ("4294967296", 2, "8589934592"),
+    ],
+)
+def test_memory_keeps_its_unit_however_large_its_number(
+    load_submitted: Callable[..., Config], each: str, workers: int, together: str
+) -> None:
+    config = load_submitted(
+        f"cluster.memory_per_worker='{each}'", f"cluster.workers_per_pod={workers}"
+    )
+
+    [pod] = pods_of(job_of(config, "torch", workers))
+
+    assert pod["container"]["resources"]["limits"]["memory"] == together
 
 
 def test_gpus_come_with_their_nodes_taints_images_and_nccl(
