@@ -1,25 +1,23 @@
 """A training job from its creation to its end: told as it goes, and failing with its reason."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines import events
 from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
-from pipelines.launch import cause
 from pipelines.preemption import Preemption
 from pipelines.submit.earlier_jobs import end_earlier_jobs
+from pipelines.submit.job_failure import failure_of, out_of_time, why_taken_back
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.rank0_log import Rank0Log
 from pipelines.submit.refused_pods import RefusedPods
 from pipelines.submit.training_job import Kind, conditions_of, kind_of
 
 __all__ = ["JobListener", "run_job"]
 
 _POLL_SECONDS = 2.0
-_LAST_LINES = 30
 _SECONDS_FOR_THE_LOG = 10.0
 
 
@@ -49,47 +47,20 @@ def run_job(
 
     They count from when rank 0's pod runs: what it waited for before is not training's.
 
-    One that ended well is deleted, its log having been told; one that failed is left to be looked
-    at. If this process is asked to end, the job's pods are, and get their time to save. What an
-    earlier attempt at the same has left running is ended first.
+    One that ended well is deleted, its log having been told, and so is one whose rank 0 said that
+    it was preempted and has saved: that Kubernetes counts it as failed is no matter, since it
+    counts every pod so that it takes back. One that failed by itself is left to be looked at. If
+    this process is asked to end, the job's pods are, and get their time to save. What an earlier
+    attempt at the same has left running is ended first.
 
     Raises:
         WorkError: if it failed, with the worker's last lines or the job's reason, or an earlier
             attempt's pods do not go.
         InputError: if a worker refused its input, or the cluster the job.
-        PreemptedError: if ``preemption`` was asked for.
+        PreemptedError: if ``preemption`` was asked for, or a pod was taken back before the workers
+            had saved.
     """
     return _Job(api, cluster, job, listener).run(preemption or Preemption())
-
-
-@dataclass
-class _Log:
-    """Rank 0's, read by a thread of its own."""
-
-    api: KubernetesApi
-    listener: JobListener
-    seen: str = ""
-    """The time of the last line that was told."""
-    error: BaseException | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def read(self, pod: str) -> None:
-        """Tell it to its end, however often the connection breaks."""
-        try:
-            while True:
-                last = self.ended.is_set()  # what came before is then read to its end
-                for when, line in self.api.follow(pod, self.seen):
-                    self.seen = when
-                    event = events.parse(line)
-                    if event is None:
-                        self.listener.on_line(line)
-                    else:
-                        self.listener.on_event(event)
-                if last:
-                    return
-                self.ended.wait(_POLL_SECONDS)
-        except BaseException as error:  # raised again by the thread that waits
-            self.error = error
 
 
 class _Job:
@@ -106,10 +77,10 @@ class _Job:
         self._kind: Kind = kind_of(job)
         self._name: str = job["metadata"]["name"]
         self._listener = listener
-        self._log = _Log(api, listener)
+        self._log: Rank0Log | None = None
         self._refused_pods = RefusedPods(api, self._name)
-        self._reader: threading.Thread | None = None
         self._state = ""
+        self._taken_back = ""
         self._running_since: float | None = None
 
     def run(self, preemption: Preemption) -> float:
@@ -121,7 +92,8 @@ class _Job:
             self._api.create(self._kind, self._job)
             self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError):
-            self._log.ended.set()
+            if self._log is not None:
+                self._log.finish(0)
             self._api.delete(self._kind, self._name)
             raise
         except TandemError:
@@ -129,8 +101,6 @@ class _Job:
             raise
         ended = time.monotonic()
         self._finish_log()
-        if self._log.error is not None:
-            raise self._log.error
         self._api.delete(self._kind, self._name)
         return ended - (self._running_since or started)
 
@@ -139,11 +109,13 @@ class _Job:
             conditions = conditions_of(self._api.job(self._kind, self._name))
             pods = self._api.pods(self._kind.selector(self._name))
             self._read_log(pods)
+            self._note_taken_back(pods)
             if self._kind.succeeded in conditions:
                 return
             if "Failed" in conditions:
-                self._raise_failure(pods, conditions["Failed"])
-            if self._log.error is not None:
+                self._end_of_failed(pods, conditions["Failed"])
+                return
+            if self._log is not None and self._log.error is not None:
                 self._api.delete(self._kind, self._name)
                 raise self._log.error
             if preemption.asked:
@@ -152,7 +124,7 @@ class _Job:
             if "Suspended" in conditions:  # in a queue, where it may be long
                 started = time.monotonic()
             waited = time.monotonic() - started
-            if self._reader is None and waited > self._cluster.start_minutes * 60:
+            if self._log is None and waited > self._cluster.start_minutes * 60:
                 self._api.delete(self._kind, self._name)
                 raise WorkError(
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
@@ -160,24 +132,44 @@ class _Job:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _finish_log(self) -> None:
-        self._log.ended.set()
-        if self._reader is not None:
-            self._reader.join(_SECONDS_FOR_THE_LOG)
+    def _finish_log(self, seconds: float = _SECONDS_FOR_THE_LOG) -> None:
+        if self._log is None:
+            return
+        self._log.finish(seconds)
+        if self._log.error is not None:
+            raise self._log.error
+
+    def _note_taken_back(self, pods: list[Any]) -> None:
+        """While they are there: once such a pod has ended nothing is left of it."""
+        for pod in pods:
+            if not self._taken_back and (why := why_taken_back(pod)):
+                self._taken_back = f"pod {pod.metadata.name} was taken back ({why})"
+
+    def _end_of_failed(self, pods: list[Any], condition: Mapping[str, Any]) -> None:
+        """Nothing if the work is done, or saved; else its failure is raised."""
+        # Pods may be saving still: a job has failed as soon as one of them is asked to end.
+        self._finish_log(self._cluster.grace_seconds)
+        taken_back = "" if out_of_time(condition) else self._taken_back
+        said = "" if self._log is None else self._log.last_word
+        if (said == "preempted" and not out_of_time(condition)) or (said and taken_back):
+            return
+        failure = failure_of(self._api, self._name, pods, condition)
+        if taken_back and not isinstance(failure, InputError):
+            raise PreemptedError(f"{taken_back} (job {self._name})")
+        raise failure
 
     def _read_log(self, pods: list[Any]) -> None:
-        if self._reader is not None:
+        if self._log is not None:
             return
         for pod in pods:
             labels = pod.metadata.labels or {}
             first = all(labels.get(name) == value for name, value in self._kind.rank0.items())
             if first and pod.status.phase in ("Running", "Succeeded", "Failed"):
-                self._reader = threading.Thread(
-                    target=self._log.read, args=(pod.metadata.name,), daemon=True
-                )
                 self._running_since = time.monotonic()
                 self._listener.on_running()
-                self._reader.start()
+                self._log = Rank0Log(
+                    self._api, pod.metadata.name, self._listener.on_event, self._listener.on_line
+                )
                 return
 
     def _tell_state(self, pods: list[Any], queued: bool) -> None:
@@ -194,24 +186,6 @@ class _Job:
             self._state = state
             self._listener.on_state(state)
 
-    def _raise_failure(self, pods: list[Any], condition: Mapping[str, Any]) -> None:
-        reason = f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-        failed = [pod for pod in pods if _exit_of(pod) is not None]
-        if not failed:
-            raise WorkError(f"job {self._name} failed ({reason})")
-        # The first to end is the cause; the others have lost it.
-        first = min(failed, key=lambda pod: str(_exit_of(pod).finished_at))
-        ended, pod_name = _exit_of(first), first.metadata.name
-        lines = self._api.last_lines(pod_name, _LAST_LINES)
-        told = [line for line in lines if events.parse(line) is None]
-        refusals = [line for line in told if line.startswith("error: ")]
-        if ended.exit_code == InputError.exit_code and refusals:
-            raise InputError(refusals[-1].removeprefix("error: "))
-        how = f"exit code {ended.exit_code}"
-        if ended.reason not in (None, "", "Error"):
-            how += f", {ended.reason}"
-        raise WorkError(f"pod {pod_name} ended with {how}: {cause(told)} (job {self._name})")
-
 
 def _waits_for(pod: Any) -> str:
     """Why a pod does not run, in Kubernetes' word."""
@@ -222,12 +196,3 @@ def _waits_for(pod: Any) -> str:
         if condition.type == "PodScheduled" and condition.status == "False":
             return str(condition.reason)
     return ""
-
-
-def _exit_of(pod: Any) -> Any:
-    """How a pod's container ended, if it did, and badly."""
-    for status in pod.status.container_statuses or []:
-        ended = status.state.terminated if status.state else None
-        if ended is not None and ended.exit_code != 0:
-            return ended
-    return None

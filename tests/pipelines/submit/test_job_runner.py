@@ -25,7 +25,7 @@ from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.launch import launch
 from pipelines.preemption import Preemption
-from pipelines.submit import earlier_jobs, job_launcher, job_runner, refused_pods
+from pipelines.submit import earlier_jobs, job_launcher, job_runner, rank0_log, refused_pods
 from pipelines.submit.job_runner import JobListener, run_job
 from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.train import train_on_cluster
@@ -53,7 +53,13 @@ class Cluster:
     log: list[str] = field(default_factory=lambda: ["hello"])
     """Rank 0's lines; each attempt at a job has its own where ``logs`` is given."""
     logs: list[list[str]] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Rank 0's last lines, said only once its job has ended: its pod is then still saving."""
     fails: bool = False
+    fails_once: bool = False
+    """Whether the first job fails, and no other."""
+    failure: str = "JobsFailed"
+    """The reason that a job has failed for."""
     exit_code: int = 1
     reason: str = "Error"
     polls_to_run: int = 1
@@ -75,6 +81,11 @@ class Cluster:
     deletes_first: bool = False
     """Whether an earlier attempt's job is deleted before the next one begins."""
     refuses_pods: bool = False
+    disruption: str = ""
+    """Of all pods from their first day on; ``Evicted`` is a pod's own reason, others a condition's.
+    """
+    pods_go: bool = False
+    """Whether no pod is left once a job has ended."""
     warnings: list[dict[str, Any]] | None = None
     """Events of Kubernetes'; None: the account may not see them."""
 
@@ -97,7 +108,8 @@ class Cluster:
             return "Pending"
         if self.polls < self.polls_to_end:
             return "Running"
-        return "Failed" if self.fails else "Succeeded"
+        failed = self.fails or (self.fails_once and len(self.jobs) == 1)
+        return "Failed" if failed else "Succeeded"
 
 
 def _handler(state: Cluster) -> type[JsonHandler]:
@@ -152,7 +164,7 @@ def _handler(state: Cluster) -> type[JsonHandler]:
 
         def _log(self, query: dict[str, str]) -> None:
             if query.get("follow") != "True":
-                lines = state.log[-int(query["tailLines"]) :]
+                lines = [*state.log, *state.late][-int(query["tailLines"]) :]
                 self.say(200, "".join(f"{line}\n" for line in lines), "text/plain")
                 return
             self.send_response(200)
@@ -167,6 +179,12 @@ def _handler(state: Cluster) -> type[JsonHandler]:
                     state.breaks_log = False
                     self.close_connection = True
                     return
+            for number, line in enumerate(state.late, len(state.log)):
+                while state.phase in ("Pending", "Running"):
+                    time.sleep(0.01)
+                time.sleep(0.1)
+                chunk = f"2026-01-01T00:00:{number:02}.000000000Z {line}\n".encode()
+                self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
             self.wfile.write(b"0\r\n\r\n")
 
     return Handler
@@ -180,7 +198,7 @@ def _job(state: Cluster, name: str) -> dict[str, Any]:
     if state.queued and state.phase == "Pending":
         conditions.append({"type": "Suspended", "status": "True", "reason": "x", "message": "x"})
     if kind:
-        why = {"reason": "JobsFailed", "message": "1 of 2 pods failed"}
+        why = {"reason": state.failure, "message": "1 of 2 pods failed"}
         conditions.append({"type": kind, "status": "True", **why})
     return {**job, "status": {"conditions": conditions}}
 
@@ -200,7 +218,7 @@ def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
         return _earlier_pods(state, name)
     kind = kind_of(state.jobs[name])
     assert label == kind.job_label
-    if state.refuses_pods:
+    if state.refuses_pods or (state.pods_go and state.phase in ("Failed", "Succeeded")):
         return []
     return [_pod(state, name, kind, rank) for rank in range(2)]
 
@@ -231,9 +249,16 @@ def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
         ended["terminated"] |= {"exitCode": state.exit_code, "reason": state.reason}
     container = {"Pending": waiting, "Running": {"running": {}}}.get(state.phase, ended)
     status = {"name": "node", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
+    disrupted: dict[str, Any] = {}
+    if state.disruption == "Evicted":
+        disrupted = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    elif state.disruption:
+        condition = {"type": "DisruptionTarget", "status": "True", "message": "by eviction API"}
+        disrupted = {"conditions": [{**condition, "reason": state.disruption}]}
+    of_node = {"containerStatuses": [{**status, "state": container}], **disrupted}
     return {
         "metadata": {"name": f"{name}-node-0-{rank}", "labels": labels},
-        "status": {"phase": state.phase, "containerStatuses": [{**status, "state": container}]},
+        "status": {"phase": state.phase, **of_node},
     }
 
 
@@ -241,6 +266,7 @@ def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(earlier_jobs, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(rank0_log, "_SECONDS_BETWEEN", 0.02)
 
 
 def job_request(output: str = "/mnt/tandem/cell") -> JobRequest:
@@ -614,6 +640,58 @@ def test_a_preempted_run_goes_on_in_the_same_folder(train: Callable[..., Any]) -
     assert "preempted, and saved after step 40; going on" in notes
 
 
+def test_a_pod_that_saved_when_asked_to_end_is_gone_on_with_though_its_job_failed(
+    train: Callable[..., Any],
+) -> None:
+    saved = event(event="preempted", step=40)
+    state = Cluster(logs=[["hello"], [RESULT]], late=[saved], fails_once=True, polls_to_end=2)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if "going on" in text:
+            state.late = []
+
+    assert train(state, Listener(on_note=note))[0] == "r1"
+
+    assert "preempted, and saved after step 40; going on" in notes
+    assert state.deleted == [*state.jobs], "neither is left to be looked at"
+
+
+@pytest.mark.parametrize("disruption", ["Evicted", "EvictionByEvictionAPI"])
+@pytest.mark.parametrize("pods_go", [False, True])
+def test_a_pod_that_was_taken_back_unsaved_is_a_preemption_too(
+    train: Callable[..., Any], disruption: str, pods_go: bool
+) -> None:
+    state = Cluster(logs=[["hello"], [RESULT]], fails_once=True, pods_go=pods_go)
+    state.disruption = disruption
+    notes: list[str] = []
+
+    assert train(state, Listener(on_note=notes.append))[0] == "r1"
+
+    first, _ = state.jobs
+    [said] = [note for note in notes if "going on" in note]
+    assert said.startswith(f"pod {first}-node-0-0 was taken back ({disruption}: ")
+
+
+def test_pods_that_are_taken_back_again_and_again_are_given_up(train: Callable[..., Any]) -> None:
+    state = Cluster(fails=True, disruption="Evicted")
+
+    with pytest.raises(PreemptedError, match="low on resource"):
+        train(state)
+    assert len(state.jobs) == 3
+
+
+def test_a_job_that_ran_out_of_time_has_failed_though_it_saved(
+    run: Callable[..., float],
+) -> None:
+    state = Cluster(log=[event(event="preempted", step=40)], fails=True)
+    state.failure = "DeadlineExceeded"
+
+    with pytest.raises(WorkError, match="DeadlineExceeded"):
+        run(state)
+
+
 def test_a_run_that_is_preempted_again_and_again_is_given_up(train: Callable[..., Any]) -> None:
     state = Cluster(log=[event(event="preempted", step=40)])
 
@@ -691,6 +769,20 @@ def test_a_job_is_owned_by_the_pod_of_its_step_and_ends_with_it(
     [(name, job)] = state.jobs.items()
     assert job["metadata"]["ownerReferences"] == [{"name": "step-in-tandem"}]
     assert state.deleted == [name]
+
+
+def test_a_step_that_saves_nothing_fails_where_its_pods_are_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Cluster(fails=True, disruption="Evicted")
+    monkeypatch.setenv(CLUSTER_VARIABLE, "{}")
+
+    with state.running() as api:
+        monkeypatch.setattr(job_launcher, "KubernetesApi", lambda namespace: api)
+        for stage, error in (("train", PreemptedError), ("transform", WorkError)):
+            arguments = [stage, "--config", "/mnt/c.yaml", "--output", f"/mnt/{stage}"]
+            with pytest.raises(error, match=r"was taken back \(Evicted"):
+                launch("torch", arguments, logs=tmp_path)
 
 
 @pytest.mark.parametrize(
