@@ -1,5 +1,7 @@
 """Why a training job failed: from its pods, and what the first of them to end said last."""
 
+import re
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,11 @@ from pipelines.submit.kubernetes_api import KubernetesApi
 
 __all__ = ["failure_of", "out_of_time", "why_taken_back"]
 
-_LAST_LINES = 30
+_LAST_LINES = 300
+"""Torchrun adds some 35 of its own to a worker's, and one for each further worker."""
+_TORCHRUN = "torch/distributed/elastic/multiprocessing/api.py:"
+"""In every line in which it says that it ends workers, or that one has failed."""
+_FAILED = re.compile(r"\] failed \(exitcode: (-?\d+)\) local_rank: \d+ ")
 
 _TAKEN_BACK = {"Evicted", "NodeShutdown", "Preempting", "Shutdown", "Terminated"}
 """Reasons of a pod's end that are the kubelet's, not the pod's."""
@@ -46,15 +52,30 @@ def failure_of(
     # The first to end is the cause; the others have lost it.
     first = min(failed, key=lambda pod: str(_exit_of(pod).finished_at))
     ended, pod_name = _exit_of(first), first.metadata.name
-    lines = api.last_lines(pod_name, _LAST_LINES)
+    lines, code = _of_worker(api.last_lines(pod_name, _LAST_LINES), ended.exit_code)
     told = [line for line in lines if events.parse(line) is None]
     refusals = [line for line in told if line.startswith("error: ")]
-    if ended.exit_code == InputError.exit_code and refusals:
+    if code == InputError.exit_code and refusals:
         return InputError(refusals[-1].removeprefix("error: "))
-    how = f"exit code {ended.exit_code}"
+    # A signal is somebody else's, so what the worker said last has nothing to do with it.
+    how, said = f"exit code {code}", f": {cause(told)}"
+    if code < 0:
+        how, said = signal.Signals(-code).name, ""
     if ended.reason not in (None, "", "Error"):
         how += f", {ended.reason}"
-    return WorkError(f"pod {pod_name} ended with {how}: {cause(told)} (job {job})")
+    return WorkError(f"pod {pod_name} ended with {how}{said} (job {job})")
+
+
+def _of_worker(lines: list[str], code: int) -> tuple[list[str], int]:
+    """What a pod's worker said last, and how it ended: torchrun's own words and code hide both.
+
+    A code below 0 is a signal's.
+    """
+    own = [number for number, line in enumerate(lines) if _TORCHRUN in line]
+    for number in own:
+        if failed := _FAILED.search(lines[number]):
+            return lines[: own[0]], int(failed[1])
+    return lines, code
 
 
 def _exit_of(pod: Any) -> Any:

@@ -335,6 +335,39 @@ def test_a_job_that_fails_says_which_pod_how_and_why(run: Callable[..., float]) 
     assert state.deleted == []
 
 
+TORCHRUN = Path(__file__).with_name("torchrun.txt").read_text()
+"""What torchrun 2.13 prints once one of a pod's two workers has ended with ``CODE``; paths, times
+and process ids are changed."""
+
+
+def torchrun_log(worker: list[str], code: int) -> list[str]:
+    return [*worker, *TORCHRUN.replace("CODE", str(code)).splitlines()]
+
+
+def test_a_worker_of_torchruns_says_itself_why_it_failed(run: Callable[..., float]) -> None:
+    log = ["Traceback (most recent call last):", "RuntimeError: CUDA out of memory"]
+    state = Cluster(log=torchrun_log(log, 1), fails=True)
+
+    with pytest.raises(WorkError, match="ended with exit code 1: RuntimeError: CUDA out of memory"):
+        run(state)
+
+
+def test_input_that_a_worker_of_torchruns_refuses_is_an_input_error(
+    run: Callable[..., float],
+) -> None:
+    state = Cluster(log=torchrun_log(["error: data.label: no such column"], 2), fails=True)
+
+    with pytest.raises(InputError, match=r"^data\.label: no such column$"):
+        run(state)
+
+
+def test_a_worker_of_torchruns_that_was_killed_has_not_said_why(run: Callable[..., float]) -> None:
+    state = Cluster(log=torchrun_log(["step 3"], -9), fails=True, reason="OOMKilled")
+
+    with pytest.raises(WorkError, match=r"ended with SIGKILL, OOMKilled \(job "):
+        run(state)
+
+
 def test_a_pod_that_took_too_much_memory_says_so(run: Callable[..., float]) -> None:
     with pytest.raises(WorkError, match="exit code 137, OOMKilled"):
         run(Cluster(fails=True, exit_code=137, reason="OOMKilled"))
