@@ -58,4 +58,4 @@ def end_earlier_jobs(
                 f"pods of an earlier attempt do not end, {allowed:.0f} s after its job was deleted "
                 f"({names}); where their node is gone for good, kubectl delete pod --force"
             )
-        time.sleep(_POLL_SECONDS)
+        preemption.wait(_POLL_SECONDS)

@@ -92,6 +92,7 @@ class _Job:
             self._api.create(self._kind, self._job)
             self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError):
+            # At once: Kubeflow ends a step's pod within about a second of asking it to end.
             if self._log is not None:
                 self._log.finish(0)
             self._api.delete(self._kind, self._name)
@@ -106,6 +107,8 @@ class _Job:
 
     def _wait(self, preemption: Preemption, started: float) -> None:
         while True:
+            if preemption.asked:
+                raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
             conditions = conditions_of(self._api.job(self._kind, self._name))
             pods = self._api.pods(self._kind.selector(self._name))
             self._read_log(pods)
@@ -118,8 +121,6 @@ class _Job:
             if self._log is not None and self._log.error is not None:
                 self._api.delete(self._kind, self._name)
                 raise self._log.error
-            if preemption.asked:
-                raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
             self._tell_state(pods, "Suspended" in conditions)
             if "Suspended" in conditions:  # in a queue, where it may be long
                 started = time.monotonic()
@@ -130,7 +131,7 @@ class _Job:
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
                     f"(cluster.start_minutes): {self._state}"
                 )
-            time.sleep(_POLL_SECONDS)
+            preemption.wait(_POLL_SECONDS)
 
     def _finish_log(self, seconds: float = _SECONDS_FOR_THE_LOG) -> None:
         if self._log is None:

@@ -159,6 +159,7 @@ def _handler(state: Cluster) -> type[JsonHandler]:
         def do_DELETE(self) -> None:
             self.body()
             name = urlsplit(self.path).path.rpartition("/")[2]
+            state.requests.append(("DELETE", self.path))
             state.deleted.append(name)
             self.say(200, {"status": "Success"})
 
@@ -550,7 +551,7 @@ def test_what_an_earlier_attempt_left_running_is_gone_before_the_next_begins(
     ]
     assert state.deleted == [left, own]
     before = state.requests[: [method for method, _ in state.requests].index("POST")]
-    assert [path.rpartition("/")[2] for _, path in before[1:]] == ["pods"] * 4
+    assert [path.rpartition("/")[2] for _, path in before[1:]] == [left, *["pods"] * 4]
 
 
 def test_an_earlier_attempt_that_has_failed_is_left_to_be_looked_at(
@@ -595,20 +596,42 @@ def test_pods_that_do_not_go_fail_the_next_attempt_and_say_what_to_do(
     assert "POST" not in [method for method, _ in state.requests]
 
 
+@pytest.mark.timeout(60)
 def test_who_is_asked_to_end_does_not_wait_for_an_earlier_attempt(
     again: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preemption, state = Preemption(), Cluster(polls_to_go=10_000)
+    monkeypatch.setattr(earlier_jobs, "_POLL_SECONDS", 600.0)
+    state = Cluster(polls_to_go=10_000)
 
-    def sleep(seconds: float) -> None:
-        preemption.asked = True
-
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
-    monkeypatch.setattr(earlier_jobs, "time", clock)
-
-    with pytest.raises(PreemptedError):
+    with Preemption().watched() as preemption, pytest.raises(PreemptedError):
+        asked = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        asked.start()
         again(state, preemption)
     assert "POST" not in [method for method, _ in state.requests]
+
+
+@pytest.mark.timeout(60)
+def test_who_is_asked_to_end_while_he_waits_deletes_the_job_before_anything_else(
+    load_submitted: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_runner, "_POLL_SECONDS", 600.0)
+    state, request = Cluster(polls_to_run=10_000, polls_to_end=20_000), job_request()
+    job = build_job(load_submitted().cluster, request)
+
+    def told(text: str) -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    with (
+        state.running() as api,
+        Preemption().watched() as preemption,
+        pytest.raises(PreemptedError),
+    ):
+        run_job(
+            api, load_submitted().cluster, job, JobListener(on_state=told), preemption=preemption
+        )
+
+    ways = [method for method, _ in state.requests]
+    assert ways[ways.index("POST") :] == ["POST", "GET", "GET", "DELETE"]
 
 
 def test_a_job_ends_with_the_process_that_waits_for_it(
