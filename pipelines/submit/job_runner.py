@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipelines.cluster_config import ClusterConfig
-from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
+from pipelines.errors import InputError, PreemptedError, TandemError, UnansweredError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.submit.earlier_jobs import end_earlier_jobs
 from pipelines.submit.job_failure import failure_of, out_of_time, why_taken_back
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.patience import answer_to
 from pipelines.submit.rank0_log import Rank0Log
 from pipelines.submit.refused_pods import RefusedPods
 from pipelines.submit.training_job import Kind, conditions_of, kind_of
@@ -56,6 +58,7 @@ def run_job(
     Raises:
         WorkError: if it failed, with the worker's last lines or the job's reason, or an earlier
             attempt's pods do not go.
+        UnansweredError: if the cluster is away for more than some minutes; the job may run on.
         InputError: if a worker refused its input, or the cluster the job.
         PreemptedError: if ``preemption`` was asked for, or a pod was taken back before the workers
             had saved.
@@ -89,28 +92,60 @@ class _Job:
         end_earlier_jobs(self._api, self._cluster, self._job, self._listener.on_state, preemption)
         started = time.monotonic()
         try:
-            self._api.create(self._kind, self._job)
+            create = partial(self._api.create, self._kind, self._job)
+            answer_to(create, self._listener.on_state, preemption)
             self._wait(preemption, started)
-        except (KeyboardInterrupt, PreemptedError):
+        except (KeyboardInterrupt, PreemptedError) as error:
             # At once: Kubeflow ends a step's pod within about a second of asking it to end.
             if self._log is not None:
                 self._log.finish(0)
-            self._api.delete(self._kind, self._name)
+            if isinstance(error, PreemptedError) and not preemption.asked:
+                self._remove()  # its pods were taken back
+            else:
+                self._end()
             raise
+        except UnansweredError as error:
+            raise UnansweredError(f"{error}{self._how_to_end_it}") from None
         except TandemError:
             self._finish_log()
             raise
         ended = time.monotonic()
         self._finish_log()
-        self._api.delete(self._kind, self._name)
+        self._remove()
         return ended - (self._running_since or started)
+
+    def _end(self) -> None:
+        """End what may run still."""
+        try:
+            self._api.delete(self._kind, self._name)
+        except WorkError as error:
+            raise WorkError(f"{error}{self._how_to_end_it}") from None
+
+    def _remove(self) -> None:
+        """Tidy away what has ended; nothing depends on it."""
+        try:
+            self._api.delete(self._kind, self._name)
+        except WorkError as error:
+            self._listener.on_state(str(error))
+
+    @property
+    def _how_to_end_it(self) -> str:
+        """Where nobody else will."""
+        if "ownerReferences" in self._job["metadata"]:
+            return ""
+        what = f"{self._kind.name.lower()} {self._name}"
+        return f"; the job may run on: kubectl --namespace {self._api.namespace} delete {what}"
+
+    def _state_now(self) -> tuple[dict[str, Mapping[str, Any]], list[Any]]:
+        """The job's conditions and its pods."""
+        conditions = conditions_of(self._api.job(self._kind, self._name))
+        return conditions, self._api.pods(self._kind.selector(self._name))
 
     def _wait(self, preemption: Preemption, started: float) -> None:
         while True:
             if preemption.asked:
                 raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
-            conditions = conditions_of(self._api.job(self._kind, self._name))
-            pods = self._api.pods(self._kind.selector(self._name))
+            conditions, pods = answer_to(self._state_now, self._listener.on_state, preemption)
             self._read_log(pods)
             self._note_taken_back(pods)
             if self._kind.succeeded in conditions:
@@ -119,14 +154,14 @@ class _Job:
                 self._end_of_failed(pods, conditions["Failed"])
                 return
             if self._log is not None and self._log.error is not None:
-                self._api.delete(self._kind, self._name)
+                self._end()
                 raise self._log.error
             self._tell_state(pods, "Suspended" in conditions)
             if "Suspended" in conditions:  # in a queue, where it may be long
                 started = time.monotonic()
             waited = time.monotonic() - started
             if self._log is None and waited > self._cluster.start_minutes * 60:
-                self._api.delete(self._kind, self._name)
+                self._end()
                 raise WorkError(
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
                     f"(cluster.start_minutes): {self._state}"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,15 @@ from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
 from pipelines.launch import launch
 from pipelines.preemption import Preemption
-from pipelines.submit import earlier_jobs, job_launcher, job_runner, rank0_log, refused_pods
+from pipelines.submit import (
+    earlier_jobs,
+    job_launcher,
+    job_runner,
+    kubernetes_api,
+    patience,
+    rank0_log,
+    refused_pods,
+)
 from pipelines.submit.job_runner import JobListener, run_job
 from pipelines.submit.kubernetes_api import KubernetesApi
 from pipelines.submit.train import train_on_cluster
@@ -66,6 +75,9 @@ class Cluster:
     polls_to_end: int = 3
     failures: int = 0
     """From a job's creation on so many requests are answered with 500 before it recovers."""
+    away: list[int] = field(default_factory=list)
+    """How the next questions about a job are answered: a status, or 0, a connection that breaks."""
+    delete_status: int = 200
     breaks_log: bool = False
     """Whether the connection that follows a log breaks once, after its first line."""
     refusal: tuple[int, str] | None = None
@@ -134,8 +146,17 @@ def _handler(state: Cluster) -> type[JsonHandler]:
                 self._log(query)
             elif parts.path.endswith("/pods"):
                 self.say(200, {"items": _pods(state, query["labelSelector"])})
+            elif state.away:
+                self.away(state.away.pop(0))
             else:
                 self.say(200, _job(state, parts.path.rpartition("/")[2]))
+
+        def away(self, status: int) -> None:
+            if status:
+                self.say(status, {"message": "etcd is away"})
+            else:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def do_POST(self) -> None:
             body = json.loads(self.body())
@@ -160,6 +181,9 @@ def _handler(state: Cluster) -> type[JsonHandler]:
             self.body()
             name = urlsplit(self.path).path.rpartition("/")[2]
             state.requests.append(("DELETE", self.path))
+            if state.delete_status != 200:
+                self.away(state.delete_status)
+                return
             state.deleted.append(name)
             self.say(200, {"status": "Success"})
 
@@ -322,6 +346,72 @@ def test_a_cluster_that_fails_twice_and_recovers_makes_one_job(run: Callable[...
     assert [method for method, _ in state.requests].count("POST") == 2
 
 
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own, which take seconds."""
+    monkeypatch.setattr(kubernetes_api, "_ATTEMPTS", 0)
+    monkeypatch.setattr(patience, "_SECONDS_BETWEEN", 0.02)
+
+
+@pytest.mark.parametrize("status", [0, 429, 503, 504])
+def test_a_cluster_that_is_away_for_a_while_takes_no_job_with_it(
+    run: Callable[..., float], no_retries: None, status: int
+) -> None:
+    state, states = Cluster(away=[status] * 3), list[str]()
+
+    run(state, JobListener(on_state=states.append))
+
+    [name] = state.jobs
+    assert state.deleted == [name]
+    [told] = [each for each in states if "asking again" in each]
+    assert told.endswith("; asking again, for 10 minutes at most")
+
+
+def test_who_gives_a_cluster_up_says_what_may_run_on(
+    run: Callable[..., float], no_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_MINUTES", 0.001)
+    state = Cluster(away=[503] * 1000)
+
+    with pytest.raises(WorkError) as failure:
+        run(state)
+
+    [name] = state.jobs
+    assert str(failure.value) == (
+        "the cluster does not say how the job goes: 503 etcd is away; the job may run on: "
+        f"kubectl --namespace tandem delete trainjob {name}"
+    )
+    assert state.deleted == []
+
+
+def test_a_job_that_ended_well_and_cannot_be_removed_has_ended_well(
+    run: Callable[..., float], no_retries: None
+) -> None:
+    state, states = Cluster(delete_status=503), list[str]()
+
+    run(state, JobListener(on_state=states.append))
+
+    [name] = state.jobs
+    assert states[-1] == f"job {name} was not deleted: 503 etcd is away"
+
+
+def test_a_job_that_could_not_be_ended_says_how_to_end_it(
+    load_submitted: Callable[..., Config], no_retries: None
+) -> None:
+    state, preemption = Cluster(polls_to_end=10_000, delete_status=503), Preemption()
+    request = job_request()
+
+    def asked(line: str) -> None:
+        preemption.asked = True
+
+    with state.running() as api, pytest.raises(WorkError) as failure:
+        cluster = load_submitted().cluster
+        job = build_job(cluster, request)
+        run_job(api, cluster, job, JobListener(on_line=asked), preemption=preemption)
+
+    assert str(failure.value).endswith(f"kubectl --namespace tandem delete trainjob {request.name}")
+
+
 def test_a_job_that_fails_says_which_pod_how_and_why(run: Callable[..., float]) -> None:
     log = ["Traceback (most recent call last):", "ValueError: no such column", "bye"]
     state = Cluster(log=log, fails=True)
@@ -400,8 +490,9 @@ def test_what_the_cluster_refuses_is_one_line(
 
 
 def test_where_earlier_attempts_cannot_be_asked_for_nothing_is_created(
-    run: Callable[..., float],
+    run: Callable[..., float], no_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(patience, "_MINUTES", 0.001)
     state = Cluster(list_status=504)
 
     with pytest.raises(WorkError, match=r"^the cluster does not list .*: 504 etcd is slow"):
