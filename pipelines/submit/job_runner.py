@@ -34,7 +34,7 @@ class JobListener:
     on_state: Callable[[str], None] = lambda text: None
     """With what the job waits for, when that changes."""
     on_running: Callable[[], None] = lambda: None
-    """When rank 0's pod runs."""
+    """When rank 0's pod runs, for the first time."""
 
 
 def run_job(
@@ -47,7 +47,8 @@ def run_job(
 ) -> float:
     """Create a job and wait for its end; returns the seconds that it took.
 
-    They count from when rank 0's pod runs: what it waited for before is not training's.
+    They count from when rank 0's pod runs, its last one where a queue has taken the job back: what
+    it waited for before is not training's.
 
     One that ended well is deleted, its log having been told, and so is one whose rank 0 said that
     it was preempted and has saved: that Kubernetes counts it as failed is no matter, since it
@@ -81,6 +82,7 @@ class _Job:
         self._name: str = job["metadata"]["name"]
         self._listener = listener
         self._log: Rank0Log | None = None
+        self._read: set[tuple[str, str]] = set()
         self._refused_pods = RefusedPods(api, self._name)
         self._state = ""
         self._taken_back = ""
@@ -146,7 +148,7 @@ class _Job:
             if preemption.asked:
                 raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
             conditions, pods = answer_to(self._state_now, self._listener.on_state, preemption)
-            self._read_log(pods)
+            has_begun = self._read_log(pods)
             self._note_taken_back(pods)
             if self._kind.succeeded in conditions:
                 return
@@ -157,10 +159,10 @@ class _Job:
                 self._end()
                 raise self._log.error
             self._tell_state(pods, "Suspended" in conditions)
-            if "Suspended" in conditions:  # in a queue, where it may be long
+            if has_begun or "Suspended" in conditions:  # in a queue, where it may be long
                 started = time.monotonic()
             waited = time.monotonic() - started
-            if self._log is None and waited > self._cluster.start_minutes * 60:
+            if waited > self._cluster.start_minutes * 60:
                 self._end()
                 raise WorkError(
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
@@ -194,19 +196,33 @@ class _Job:
             raise PreemptedError(f"{taken_back} (job {self._name})")
         raise failure
 
-    def _read_log(self, pods: list[Any]) -> None:
-        if self._log is not None:
-            return
-        for pod in pods:
-            labels = pod.metadata.labels or {}
-            first = all(labels.get(name) == value for name, value in self._kind.rank0.items())
-            if first and pod.status.phase in ("Running", "Succeeded", "Failed"):
-                self._running_since = time.monotonic()
+    def _read_log(self, pods: list[Any]) -> bool:
+        """Tell what rank 0's newest pod says; whether there is one that has begun.
+
+        A queue that takes a job back and lets it in again gives it other pods, perhaps of the same
+        names.
+        """
+        begun = {(pod.metadata.name, pod.metadata.uid): pod for pod in pods if self._is_rank0(pod)}
+        if new := [pod for key, pod in begun.items() if key not in self._read]:
+            if self._log is None:
                 self._listener.on_running()
-                self._log = Rank0Log(
-                    self._api, pod.metadata.name, self._listener.on_event, self._listener.on_line
-                )
-                return
+            else:
+                self._log.finish(_SECONDS_FOR_THE_LOG)
+                if self._log.error is not None:
+                    return True  # it is raised by whoever called
+            self._read |= begun.keys()
+            newest = max(new, key=lambda pod: str(pod.metadata.creation_timestamp or ""))
+            self._running_since, self._taken_back = time.monotonic(), ""
+            self._log = Rank0Log(
+                self._api, newest.metadata.name, self._listener.on_event, self._listener.on_line
+            )
+        return bool(begun)
+
+    def _is_rank0(self, pod: Any) -> bool:
+        """Whether it is the one whose log tells how the run goes, and has begun."""
+        labels = pod.metadata.labels or {}
+        first = all(labels.get(name) == value for name, value in self._kind.rank0.items())
+        return first and pod.status.phase in ("Running", "Succeeded", "Failed")
 
     def _tell_state(self, pods: list[Any], queued: bool) -> None:
         running = sum(pod.status.phase == "Running" for pod in pods)

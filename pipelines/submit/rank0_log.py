@@ -35,14 +35,16 @@ class Rank0Log:
         self._on_event = on_event
         self._on_line = on_line
         self._seen = ""
+        self._left = False
         self._pod_ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """Its pod ends: let it be told to its end, which must come within ``seconds``."""
+        """Its pod ends: let it be told to its end, for ``seconds`` at most, and no further."""
         self._pod_ended.set()
         self._thread.join(seconds)
+        self._left = True
 
     def _read(self) -> None:
         """Tell it to its end, however often the connection breaks."""
@@ -50,6 +52,8 @@ class Rank0Log:
             while True:
                 last = self._pod_ended.is_set()  # what came before is then read to its end
                 for when, line in self._api.follow(self._pod, self._seen):
+                    if self._left:
+                        return
                     self._seen = when
                     self._tell(line)
                 if last:

@@ -118,6 +118,8 @@ class _Told:
         )
 
     def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] in ("resumed", "step", "result"):
+            self.preempted = None  # in the meantime it went on
         match event["event"]:
             case "step":
                 self._listener.on_progress(self._cell, event["step"], event["steps"])

@@ -87,6 +87,12 @@ class Cluster:
     deleted: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     polls: int = 0
+    evicted_at: int | None = None
+    """The poll at which a queue takes the job back; two later it is let in again, as other pods."""
+    second_log: list[str] = field(default_factory=list)
+    """Rank 0's, in its second life."""
+    keeps_names: bool = False
+    """Whether the pods of both lives are called the same."""
     queued: bool = False
     polls_to_go: int = 0
     """So often a deleted job's pods are still there."""
@@ -113,6 +119,14 @@ class Cluster:
         finally:
             server.shutdown()
             server.server_close()
+
+    @property
+    def is_evicted(self) -> bool:
+        return self.evicted_at is not None and 0 <= self.polls - self.evicted_at < 2
+
+    @property
+    def is_second_life(self) -> bool:
+        return self.evicted_at is not None and self.polls >= self.evicted_at + 2
 
     @property
     def phase(self) -> str:
@@ -196,7 +210,7 @@ def _handler(state: Cluster) -> type[JsonHandler]:
             self.send_header("Content-Type", "text/plain")
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for number, line in enumerate(state.log):
+            for number, line in enumerate(state.second_log if state.is_second_life else state.log):
                 chunk = f"2026-01-01T00:00:{number:02}.000000000Z {line}\n".encode()
                 self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
                 self.wfile.flush()
@@ -220,7 +234,7 @@ def _job(state: Cluster, name: str) -> dict[str, Any]:
     job = state.jobs[name]
     kind = {"Succeeded": kind_of(job).succeeded, "Failed": "Failed"}.get(state.phase)
     conditions = [{"type": "Created", "status": "True", "reason": "x", "message": "x"}]
-    if state.queued and state.phase == "Pending":
+    if state.is_evicted or (state.queued and state.phase == "Pending"):
         conditions.append({"type": "Suspended", "status": "True", "reason": "x", "message": "x"})
     if kind:
         why = {"reason": state.failure, "message": "1 of 2 pods failed"}
@@ -243,7 +257,8 @@ def _pods(state: Cluster, selector: str) -> list[dict[str, Any]]:
         return _earlier_pods(state, name)
     kind = kind_of(state.jobs[name])
     assert label == kind.job_label
-    if state.refuses_pods or (state.pods_go and state.phase in ("Failed", "Succeeded")):
+    gone = state.pods_go and state.phase in ("Failed", "Succeeded")
+    if gone or state.is_evicted or state.refuses_pods:
         return []
     return [_pod(state, name, kind, rank) for rank in range(2)]
 
@@ -281,8 +296,12 @@ def _pod(state: Cluster, name: str, kind: Any, rank: int) -> dict[str, Any]:
         condition = {"type": "DisruptionTarget", "status": "True", "message": "by eviction API"}
         disrupted = {"conditions": [{**condition, "reason": state.disruption}]}
     of_node = {"containerStatuses": [{**status, "state": container}], **disrupted}
+    life = "second" if state.is_second_life else "first"
+    called = f"{name}-node-0-{rank}"
+    if state.is_second_life and not state.keeps_names:
+        called += "-xyz"
     return {
-        "metadata": {"name": f"{name}-node-0-{rank}", "labels": labels},
+        "metadata": {"name": called, "uid": f"{life}-{rank}", "labels": labels},
         "status": {"phase": state.phase, **of_node},
     }
 
@@ -837,6 +856,42 @@ def test_a_job_that_ran_out_of_time_has_failed_though_it_saved(
 
     with pytest.raises(WorkError, match="DeadlineExceeded"):
         run(state)
+
+
+@pytest.mark.parametrize("keeps_names", [False, True])
+def test_a_job_that_a_queue_took_back_and_let_in_again_is_told_on_and_ends_well(
+    train: Callable[..., Any], keeps_names: bool
+) -> None:
+    state = Cluster(log=["first", event(event="preempted", step=40)], evicted_at=4, polls_to_end=9)
+    state.keeps_names = keeps_names
+    state.second_log = [event(event="resumed", step=40), "second", RESULT]
+    lines: list[str] = []
+
+    found = train(state, Listener(on_line=lambda name, line: lines.append(line)))
+
+    assert found == ("r1", {"eval_loss": 0.5})
+    assert lines == ["first", "second"]
+    assert len(state.jobs) == 1
+
+
+def test_a_failure_after_a_second_admission_is_no_preemption(train: Callable[..., Any]) -> None:
+    state = Cluster(log=[event(event="preempted", step=40)], evicted_at=4, polls_to_end=9)
+    state.fails, state.second_log = True, [event(event="step", step=41, steps=50)]
+
+    with pytest.raises(WorkError, match="exit code 1"):
+        train(state)
+    assert len(state.jobs) == 1
+
+
+def test_a_jobs_seconds_begin_anew_when_its_pods_do(
+    run: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, ran = Cluster(evicted_at=4, polls_to_end=10), list[str]()
+    clock = SimpleNamespace(monotonic=lambda: 10.0 * state.polls, sleep=time.sleep)
+    monkeypatch.setattr(job_runner, "time", clock)
+
+    assert run(state, JobListener(on_running=lambda: ran.append("runs"))) == 40.0
+    assert ran == ["runs"]
 
 
 def test_a_run_that_is_preempted_again_and_again_is_given_up(train: Callable[..., Any]) -> None:
