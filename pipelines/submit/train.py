@@ -12,7 +12,7 @@ import yaml
 from pipelines.cell import Cell
 from pipelines.cluster import Layout
 from pipelines.config import Config
-from pipelines.errors import DivergedError, PreemptedError, WorkError
+from pipelines.errors import DivergedError, PreemptedError, UnansweredError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.strategies import Framework
 from pipelines.submit.job_runner import JobListener, run_job
@@ -61,6 +61,7 @@ def train_on_cluster(
     Raises:
         DivergedError: if its loss is no longer finite.
         WorkError: if it failed.
+        UnansweredError: if the cluster is away for more than some minutes.
         PreemptedError: if it was preempted once too often, or this process is asked to end.
         InputError: if the cluster, or a worker, refuses it.
     """
@@ -80,6 +81,8 @@ def train_on_cluster(
             if preemption.asked:
                 raise
             preempted = str(error)
+        except UnansweredError:
+            raise  # the job may be well, and another would end it
         except WorkError as error:
             if told.diverged:
                 raise DivergedError(told.diverged) from None

@@ -23,7 +23,13 @@ from pipelines.cli.commands import app
 from pipelines.cluster import Layout
 from pipelines.cluster_config import CLUSTER_VARIABLE
 from pipelines.config import Config
-from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.errors import (
+    DivergedError,
+    InputError,
+    PreemptedError,
+    UnansweredError,
+    WorkError,
+)
 from pipelines.launch import launch
 from pipelines.preemption import Preemption
 from pipelines.submit import (
@@ -908,6 +914,17 @@ def test_a_failed_run_is_started_again_as_often_as_asked(train: Callable[..., An
     with pytest.raises(WorkError, match="exit code 1"):
         train(state, restarts=1)
     assert len(state.jobs) == 2
+
+
+def test_a_run_that_nobody_can_ask_about_is_not_started_again(
+    train: Callable[..., Any], no_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_MINUTES", 0.001)
+    state = Cluster(away=[503] * 50)
+
+    with pytest.raises(UnansweredError):
+        train(state, restarts=3)
+    assert len(state.jobs) == 1
 
 
 def test_a_diverged_run_is_not_started_again(train: Callable[..., Any]) -> None:
