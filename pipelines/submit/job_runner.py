@@ -51,10 +51,9 @@ def run_job(
     it waited for before is not training's.
 
     One that ended well is deleted, its log having been told, and so is one whose rank 0 said that
-    it was preempted and has saved: that Kubernetes counts it as failed is no matter, since it
-    counts every pod so that it takes back. One that failed by itself is left to be looked at. If
-    this process is asked to end, the job's pods are, and get their time to save. What an earlier
-    attempt at the same has left running is ended first.
+    it was preempted and has saved: Kubernetes may count it as failed even so. One that failed by
+    itself is left to be looked at. If this process is asked to end, the job's pods are, and get
+    their time to save. What an earlier attempt at the same has left running is ended first.
 
     Raises:
         WorkError: if it failed, with the worker's last lines or the job's reason, or an earlier
@@ -99,8 +98,6 @@ class _Job:
             self._wait(preemption, started)
         except (KeyboardInterrupt, PreemptedError) as error:
             # At once: Kubeflow ends a step's pod within about a second of asking it to end.
-            if self._log is not None:
-                self._log.finish(0)
             if isinstance(error, PreemptedError) and not preemption.asked:
                 self._remove()  # its pods were taken back
             else:
@@ -111,9 +108,13 @@ class _Job:
         except TandemError:
             self._finish_log()
             raise
-        ended = time.monotonic()
-        self._finish_log()
-        self._remove()
+        else:
+            ended = time.monotonic()
+            self._finish_log()
+            self._remove()
+        finally:
+            if self._log is not None:
+                self._log.finish(0)  # nobody listens any more
         return ended - (self._running_since or started)
 
     def _end(self) -> None:
