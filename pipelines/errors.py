@@ -4,7 +4,8 @@
 
     TandemError                  1
     ├── WorkError                1   the work itself failed: a worker died, a stage broke
-    │   └── DivergedError        1   the loss is no longer finite, and would be so again
+    │   ├── DivergedError        1   the loss is no longer finite, and would be so again
+    │   └── UnansweredError      1   a server is away, or says that it cannot now
     ├── PreemptedError           0   a run was asked to end, and has saved where it is
     ├── InputError               2   what the user gave is wrong; says where and what to do
     │   └── DeniedError          2   a server knows the user, who may not do that there
@@ -18,6 +19,7 @@ __all__ = [
     "InputError",
     "PreemptedError",
     "TandemError",
+    "UnansweredError",
     "WorkError",
 ]
 
@@ -36,6 +38,10 @@ class WorkError(TandemError):
 
 class DivergedError(WorkError):
     """The loss is not finite at a step, nor would it be in a second attempt."""
+
+
+class UnansweredError(WorkError):
+    """A server does not answer, or not now; asked again later it may."""
 
 
 class PreemptedError(TandemError):

@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 __all__ = ["LAUNCHER_VARIABLE", "Preemption", "end_with_launcher"]
@@ -25,6 +26,8 @@ class Preemption:
     def __init__(self) -> None:
         self.asked = False
         self._pass_on: Callable[[], None] = lambda: None
+        # Of what wakes a thread this alone may be used in a signal's handler that interrupts it.
+        self._woken: SimpleQueue[None] = SimpleQueue()
 
     def watch(self) -> None:
         """From now on note SIGTERM; again, after a library has put its own handler there."""
@@ -66,8 +69,15 @@ class Preemption:
         finally:
             self._pass_on = lambda: None
 
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until SIGTERM is noted; ``time.sleep`` would go on after it."""
+        if not self.asked:
+            with suppress(Empty):
+                self._woken.get(timeout=seconds)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        self._woken.put(None)
         self._pass_on()
 
 

@@ -155,7 +155,9 @@ class _Run:
             except PreemptedError as early:
                 tracking.log_metrics(config, run_id, {}, {PREEMPTED_TAG: "0"})
                 raise PreemptedError(f"{early}; {self._how_to_go_on}") from None
-            if self._preempted is None and not (self._output / RESULT_NAME).exists():
+            if (self._output / RESULT_NAME).exists():
+                self._preempted = None  # in the meantime it went on, and has ended well
+            elif self._preempted is None:
                 raise WorkError(f"{self._held.cell.name} ended without a result ({self._output})")
         if self._preempted is not None:
             raise PreemptedError(
@@ -241,6 +243,8 @@ class _Run:
         if rank != 0:
             return
         self._ledger.heard(event)
+        if event["event"] in ("resumed", "step"):
+            self._preempted = None  # in the meantime it went on
         match event["event"]:
             case "step":
                 if not self._operation:  # the first step, so the warm-up is not over

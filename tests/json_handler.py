@@ -11,6 +11,8 @@ class JsonHandler(BaseHTTPRequestHandler):
     """Answers over connections that stay open, as clients with a pool of them expect."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Head and body are sent one after the other: each would wait for the other side's answer."""
 
     def log_message(self, *_: Any) -> None:
         """Nothing: a test's output is its own."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from pipelines.errors import InputError, WorkError
+from pipelines.errors import InputError, UnansweredError, WorkError
 from pipelines.submit.credentials import COOKIE_VARIABLE, TOKEN_VARIABLE, Credentials
-from pipelines.submit.kubernetes_api import retries, told
+from pipelines.submit.kubernetes_api import is_away, retries, told
 
 __all__ = ["KfpClient"]
 
@@ -112,7 +112,11 @@ class KfpClient:
         return str(made.run_id)
 
     def run(self, run_id: str) -> Any:
-        """A run and its tasks as they stand now."""
+        """A run and its tasks as they stand now.
+
+        Raises:
+            UnansweredError: if the server is away.
+        """
         return self._asked(self._runs.run_service_get_run, run_id)
 
     def document(self, run: Any) -> dict[str, Any]:
@@ -225,6 +229,7 @@ class KfpClient:
                     f"--host {self.host}: is no Kubeflow Pipelines v2 server, or lacks what was "
                     f"asked for: {told(error)}"
                 ) from None
-            raise WorkError(f"{self.host}: {told(error)}") from None
+            kind = UnansweredError if is_away(error) else WorkError
+            raise kind(f"{self.host}: {told(error)}") from None
         except HTTPError as error:
-            raise WorkError(f"{self.host} does not answer ({type(error).__name__})") from None
+            raise UnansweredError(f"{self.host} does not answer ({type(error).__name__})") from None

@@ -12,6 +12,7 @@ from pipelines.cluster_config import ClusterConfig
 from pipelines.errors import PreemptedError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.patience import answer_to
 from pipelines.submit.training_job import WORK_LABEL, conditions_of, kind_of
 
 __all__ = ["end_earlier_jobs"]
@@ -34,11 +35,12 @@ def end_earlier_jobs(
     Pods get their time to save. Jobs that have ended by themselves are left to be looked at.
 
     Raises:
-        WorkError: if pods still run ``cluster.grace_seconds`` and some minutes later.
+        WorkError: if pods still run ``cluster.grace_seconds`` and some minutes later, or the
+            cluster is away for longer.
         PreemptedError: if ``preemption`` is asked for meanwhile.
     """
     kind, selector = kind_of(job), f"{WORK_LABEL}={job['metadata']['labels'][WORK_LABEL]}"
-    for each in api.jobs(kind, selector):
+    for each in answer_to(lambda: api.jobs(kind, selector), on_state, preemption):
         if not {kind.succeeded, "Failed"} & conditions_of(each).keys():
             name = each["metadata"]["name"]
             on_state(f"job {name} of an earlier attempt is ended first")
@@ -46,7 +48,11 @@ def end_earlier_jobs(
     allowed = cluster.grace_seconds + _SECONDS_BEYOND_GRACE
     deadline = time.monotonic() + allowed
     told = False
-    while pods := [pod for pod in api.pods(selector) if pod.status.phase not in _ENDED]:
+    while True:
+        found = answer_to(lambda: api.pods(selector), on_state, preemption)
+        pods = [pod for pod in found if pod.status.phase not in _ENDED]
+        if not pods:
+            return
         names = ", ".join(pod.metadata.name for pod in pods)
         if not told:
             told = True
@@ -58,4 +64,4 @@ def end_earlier_jobs(
                 f"pods of an earlier attempt do not end, {allowed:.0f} s after its job was deleted "
                 f"({names}); where their node is gone for good, kubectl delete pod --force"
             )
-        time.sleep(_POLL_SECONDS)
+        preemption.wait(_POLL_SECONDS)

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.errors import InputError, WorkError
 from pipelines.launch import cause
 from pipelines.submit.client import KfpClient
+from pipelines.submit.patience import answer_to
 
 __all__ = ["follow_run"]
 
@@ -28,15 +29,17 @@ def follow_run(
 ) -> Any:
     """Wait until a run has ended well; returns it as it then is.
 
-    ``on_line`` is called with the last lines of the step that failed, if one did; ``on_poll`` every
-    few seconds meanwhile.
+    ``on_line`` is called with the last lines of the step that failed, if one did, and when the
+    server does not answer, which it may do for some minutes; ``on_poll`` every few seconds
+    meanwhile.
 
     Raises:
         WorkError: if it has not, naming the task that failed.
+        UnansweredError: if the server is away for longer.
     """
     told: tuple[str, int, int] | None = None
     while True:
-        run = client.run(run_id)
+        run = answer_to(lambda: client.run(run_id), on_line)
         steps = _steps(run)
         ended = sum(_state(step) in _ENDED for step in steps)
         running = [step.display_name for step in steps if _state(step) == "RUNNING"]

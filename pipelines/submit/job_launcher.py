@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines import events
 from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
-from pipelines.errors import InputError
+from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.launch import OnEvent, OnLine, OnStart
 from pipelines.network_config import NetworkConfig
 from pipelines.preemption import Preemption
@@ -69,4 +69,9 @@ def launch_job(
         )
         api = KubernetesApi(cluster.namespace)
         with preemption.watched():  # if nobody around does, the job would outlive this step
-            return run_job(api, cluster, job, listener, preemption=preemption)
+            try:
+                return run_job(api, cluster, job, listener, preemption=preemption)
+            except PreemptedError as error:
+                if preemption.asked or arguments[0] == "train":
+                    raise
+                raise WorkError(str(error)) from None  # there is nothing to go on with

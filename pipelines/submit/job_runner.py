@@ -1,25 +1,25 @@
 """A training job from its creation to its end: told as it goes, and failing with its reason."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pipelines import events
 from pipelines.cluster_config import ClusterConfig
-from pipelines.errors import InputError, PreemptedError, TandemError, WorkError
-from pipelines.launch import cause
+from pipelines.errors import InputError, PreemptedError, TandemError, UnansweredError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.submit.earlier_jobs import end_earlier_jobs
+from pipelines.submit.job_failure import failure_of, out_of_time, why_taken_back
 from pipelines.submit.kubernetes_api import KubernetesApi
+from pipelines.submit.patience import answer_to
+from pipelines.submit.rank0_log import Rank0Log
 from pipelines.submit.refused_pods import RefusedPods
 from pipelines.submit.training_job import Kind, conditions_of, kind_of
 
 __all__ = ["JobListener", "run_job"]
 
 _POLL_SECONDS = 2.0
-_LAST_LINES = 30
 _SECONDS_FOR_THE_LOG = 10.0
 
 
@@ -34,7 +34,7 @@ class JobListener:
     on_state: Callable[[str], None] = lambda text: None
     """With what the job waits for, when that changes."""
     on_running: Callable[[], None] = lambda: None
-    """When rank 0's pod runs."""
+    """When rank 0's pod runs, for the first time."""
 
 
 def run_job(
@@ -47,49 +47,23 @@ def run_job(
 ) -> float:
     """Create a job and wait for its end; returns the seconds that it took.
 
-    They count from when rank 0's pod runs: what it waited for before is not training's.
+    They count from when rank 0's pod runs, its last one where a queue has taken the job back: what
+    it waited for before is not training's.
 
-    One that ended well is deleted, its log having been told; one that failed is left to be looked
-    at. If this process is asked to end, the job's pods are, and get their time to save. What an
-    earlier attempt at the same has left running is ended first.
+    One that ended well is deleted, its log having been told, and so is one whose rank 0 said that
+    it was preempted and has saved: Kubernetes may count it as failed even so. One that failed by
+    itself is left to be looked at. If this process is asked to end, the job's pods are, and get
+    their time to save. What an earlier attempt at the same has left running is ended first.
 
     Raises:
         WorkError: if it failed, with the worker's last lines or the job's reason, or an earlier
             attempt's pods do not go.
+        UnansweredError: if the cluster is away for more than some minutes; the job may run on.
         InputError: if a worker refused its input, or the cluster the job.
-        PreemptedError: if ``preemption`` was asked for.
+        PreemptedError: if ``preemption`` was asked for, or a pod was taken back before the workers
+            had saved.
     """
     return _Job(api, cluster, job, listener).run(preemption or Preemption())
-
-
-@dataclass
-class _Log:
-    """Rank 0's, read by a thread of its own."""
-
-    api: KubernetesApi
-    listener: JobListener
-    seen: str = ""
-    """The time of the last line that was told."""
-    error: BaseException | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def read(self, pod: str) -> None:
-        """Tell it to its end, however often the connection breaks."""
-        try:
-            while True:
-                last = self.ended.is_set()  # what came before is then read to its end
-                for when, line in self.api.follow(pod, self.seen):
-                    self.seen = when
-                    event = events.parse(line)
-                    if event is None:
-                        self.listener.on_line(line)
-                    else:
-                        self.listener.on_event(event)
-                if last:
-                    return
-                self.ended.wait(_POLL_SECONDS)
-        except BaseException as error:  # raised again by the thread that waits
-            self.error = error
 
 
 class _Job:
@@ -106,10 +80,11 @@ class _Job:
         self._kind: Kind = kind_of(job)
         self._name: str = job["metadata"]["name"]
         self._listener = listener
-        self._log = _Log(api, listener)
+        self._log: Rank0Log | None = None
+        self._read: set[tuple[str, str]] = set()
         self._refused_pods = RefusedPods(api, self._name)
-        self._reader: threading.Thread | None = None
         self._state = ""
+        self._taken_back = ""
         self._running_since: float | None = None
 
     def run(self, preemption: Preemption) -> float:
@@ -118,67 +93,137 @@ class _Job:
         end_earlier_jobs(self._api, self._cluster, self._job, self._listener.on_state, preemption)
         started = time.monotonic()
         try:
-            self._api.create(self._kind, self._job)
+            create = partial(self._api.create, self._kind, self._job)
+            answer_to(create, self._listener.on_state, preemption)
             self._wait(preemption, started)
-        except (KeyboardInterrupt, PreemptedError):
-            self._log.ended.set()
-            self._api.delete(self._kind, self._name)
+        except (KeyboardInterrupt, PreemptedError) as error:
+            # At once: Kubeflow ends a step's pod within about a second of asking it to end.
+            if isinstance(error, PreemptedError) and not preemption.asked:
+                self._remove()  # its pods were taken back
+            else:
+                self._end()
             raise
+        except UnansweredError as error:
+            raise UnansweredError(f"{error}{self._how_to_end_it}") from None
         except TandemError:
             self._finish_log()
             raise
-        ended = time.monotonic()
-        self._finish_log()
-        if self._log.error is not None:
-            raise self._log.error
-        self._api.delete(self._kind, self._name)
+        else:
+            ended = time.monotonic()
+            self._finish_log()
+            self._remove()
+        finally:
+            if self._log is not None:
+                self._log.finish(0)  # nobody listens any more
         return ended - (self._running_since or started)
+
+    def _end(self) -> None:
+        """End what may run still."""
+        try:
+            self._api.delete(self._kind, self._name)
+        except WorkError as error:
+            raise WorkError(f"{error}{self._how_to_end_it}") from None
+
+    def _remove(self) -> None:
+        """Tidy away what has ended; nothing depends on it."""
+        try:
+            self._api.delete(self._kind, self._name)
+        except WorkError as error:
+            self._listener.on_state(str(error))
+
+    @property
+    def _how_to_end_it(self) -> str:
+        """Where nobody else will."""
+        if "ownerReferences" in self._job["metadata"]:
+            return ""
+        what = f"{self._kind.name.lower()} {self._name}"
+        return f"; the job may run on: kubectl --namespace {self._api.namespace} delete {what}"
+
+    def _state_now(self) -> tuple[dict[str, Mapping[str, Any]], list[Any]]:
+        """The job's conditions and its pods."""
+        conditions = conditions_of(self._api.job(self._kind, self._name))
+        return conditions, self._api.pods(self._kind.selector(self._name))
 
     def _wait(self, preemption: Preemption, started: float) -> None:
         while True:
-            conditions = conditions_of(self._api.job(self._kind, self._name))
-            pods = self._api.pods(self._kind.selector(self._name))
-            self._read_log(pods)
+            if preemption.asked:
+                raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
+            conditions, pods = answer_to(self._state_now, self._listener.on_state, preemption)
+            has_begun = self._read_log(pods)
+            self._note_taken_back(pods)
             if self._kind.succeeded in conditions:
                 return
             if "Failed" in conditions:
-                self._raise_failure(pods, conditions["Failed"])
-            if self._log.error is not None:
-                self._api.delete(self._kind, self._name)
+                self._end_of_failed(pods, conditions["Failed"])
+                return
+            if self._log is not None and self._log.error is not None:
+                self._end()
                 raise self._log.error
-            if preemption.asked:
-                raise PreemptedError(f"asked to end, and passed it on to job {self._name}")
             self._tell_state(pods, "Suspended" in conditions)
-            if "Suspended" in conditions:  # in a queue, where it may be long
+            if has_begun or "Suspended" in conditions:  # in a queue, where it may be long
                 started = time.monotonic()
             waited = time.monotonic() - started
-            if self._reader is None and waited > self._cluster.start_minutes * 60:
-                self._api.delete(self._kind, self._name)
+            if waited > self._cluster.start_minutes * 60:
+                self._end()
                 raise WorkError(
                     f"job {self._name} has no worker after {self._cluster.start_minutes} minutes "
                     f"(cluster.start_minutes): {self._state}"
                 )
-            time.sleep(_POLL_SECONDS)
+            preemption.wait(_POLL_SECONDS)
 
-    def _finish_log(self) -> None:
-        self._log.ended.set()
-        if self._reader is not None:
-            self._reader.join(_SECONDS_FOR_THE_LOG)
-
-    def _read_log(self, pods: list[Any]) -> None:
-        if self._reader is not None:
+    def _finish_log(self, seconds: float = _SECONDS_FOR_THE_LOG) -> None:
+        if self._log is None:
             return
+        self._log.finish(seconds)
+        if self._log.error is not None:
+            raise self._log.error
+
+    def _note_taken_back(self, pods: list[Any]) -> None:
+        """While they are there: once such a pod has ended nothing is left of it."""
         for pod in pods:
-            labels = pod.metadata.labels or {}
-            first = all(labels.get(name) == value for name, value in self._kind.rank0.items())
-            if first and pod.status.phase in ("Running", "Succeeded", "Failed"):
-                self._reader = threading.Thread(
-                    target=self._log.read, args=(pod.metadata.name,), daemon=True
-                )
-                self._running_since = time.monotonic()
+            if not self._taken_back and (why := why_taken_back(pod)):
+                self._taken_back = f"pod {pod.metadata.name} was taken back ({why})"
+
+    def _end_of_failed(self, pods: list[Any], condition: Mapping[str, Any]) -> None:
+        """Nothing if the work is done, or saved; else its failure is raised."""
+        # Pods may be saving still: a job has failed as soon as one of them is asked to end.
+        self._finish_log(self._cluster.grace_seconds)
+        taken_back = "" if out_of_time(condition) else self._taken_back
+        said = "" if self._log is None else self._log.last_word
+        if (said == "preempted" and not out_of_time(condition)) or (said and taken_back):
+            return
+        failure = failure_of(self._api, self._name, pods, condition)
+        if taken_back and not isinstance(failure, InputError):
+            raise PreemptedError(f"{taken_back} (job {self._name})")
+        raise failure
+
+    def _read_log(self, pods: list[Any]) -> bool:
+        """Tell what rank 0's newest pod says; whether there is one that has begun.
+
+        A queue that takes a job back and lets it in again gives it other pods, perhaps of the same
+        names.
+        """
+        begun = {(pod.metadata.name, pod.metadata.uid): pod for pod in pods if self._is_rank0(pod)}
+        if new := [pod for key, pod in begun.items() if key not in self._read]:
+            if self._log is None:
                 self._listener.on_running()
-                self._reader.start()
-                return
+            else:
+                self._log.finish(_SECONDS_FOR_THE_LOG)
+                if self._log.error is not None:
+                    return True  # it is raised by whoever called
+            self._read |= begun.keys()
+            newest = max(new, key=lambda pod: str(pod.metadata.creation_timestamp or ""))
+            self._running_since, self._taken_back = time.monotonic(), ""
+            self._log = Rank0Log(
+                self._api, newest.metadata.name, self._listener.on_event, self._listener.on_line
+            )
+        return bool(begun)
+
+    def _is_rank0(self, pod: Any) -> bool:
+        """Whether it is the one whose log tells how the run goes, and has begun."""
+        labels = pod.metadata.labels or {}
+        first = all(labels.get(name) == value for name, value in self._kind.rank0.items())
+        return first and pod.status.phase in ("Running", "Succeeded", "Failed")
 
     def _tell_state(self, pods: list[Any], queued: bool) -> None:
         running = sum(pod.status.phase == "Running" for pod in pods)
@@ -194,24 +239,6 @@ class _Job:
             self._state = state
             self._listener.on_state(state)
 
-    def _raise_failure(self, pods: list[Any], condition: Mapping[str, Any]) -> None:
-        reason = f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
-        failed = [pod for pod in pods if _exit_of(pod) is not None]
-        if not failed:
-            raise WorkError(f"job {self._name} failed ({reason})")
-        # The first to end is the cause; the others have lost it.
-        first = min(failed, key=lambda pod: str(_exit_of(pod).finished_at))
-        ended, pod_name = _exit_of(first), first.metadata.name
-        lines = self._api.last_lines(pod_name, _LAST_LINES)
-        told = [line for line in lines if events.parse(line) is None]
-        refusals = [line for line in told if line.startswith("error: ")]
-        if ended.exit_code == InputError.exit_code and refusals:
-            raise InputError(refusals[-1].removeprefix("error: "))
-        how = f"exit code {ended.exit_code}"
-        if ended.reason not in (None, "", "Error"):
-            how += f", {ended.reason}"
-        raise WorkError(f"pod {pod_name} ended with {how}: {cause(told)} (job {self._name})")
-
 
 def _waits_for(pod: Any) -> str:
     """Why a pod does not run, in Kubernetes' word."""
@@ -222,12 +249,3 @@ def _waits_for(pod: Any) -> str:
         if condition.type == "PodScheduled" and condition.status == "False":
             return str(condition.reason)
     return ""
-
-
-def _exit_of(pod: Any) -> Any:
-    """How a pod's container ended, if it did, and badly."""
-    for status in pod.status.container_statuses or []:
-        ended = status.state.terminated if status.state else None
-        if ended is not None and ended.exit_code != 0:
-            return ended
-    return None

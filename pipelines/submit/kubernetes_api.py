@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from pipelines.errors import InputError, TandemError, WorkError
+from pipelines.errors import InputError, TandemError, UnansweredError, WorkError
 from pipelines.submit.training_job import Kind
 
-__all__ = ["KubernetesApi", "retries"]
+__all__ = ["KubernetesApi", "is_away", "retries", "told"]
 
 _ATTEMPTS = 5
 _SECONDS_BETWEEN = 0.25
@@ -22,17 +23,40 @@ _SECONDS_OF_SILENCE = 600
 """After which the connection that follows a log is taken for dead, and made anew."""
 
 
+class _Retries(Retry):
+    """After a silence what a POST asked for may have been done, so it is not asked for again."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        *others: Any,
+        **named: Any,
+    ) -> "_Retries":
+        if method == "POST" and error is not None and self._is_read_error(error):
+            raise error
+        return super().increment(method, url, response, error, *others, **named)
+
+    def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+        if method == "POST" and status_code == HTTPStatus.GATEWAY_TIMEOUT:
+            return False
+        return super().is_retry(method, status_code, has_retry_after)
+
+
 def retries() -> Retry:
     """For either API's client: a server that fails for some seconds is asked again, then given up.
 
     Asked again, too, are requests that create something, where the server says that it could not;
-    a silence, after which it may have done so, is not taken for that.
+    a silence, after which it may have done so, is not taken for that. Other requests are asked
+    once more after one.
     """
-    return Retry(
+    return _Retries(
         total=_ATTEMPTS,
-        read=0,
+        read=1,
         backoff_factor=_SECONDS_BETWEEN,
-        status_forcelist=[429, 500, 502, 503],
+        status_forcelist=[429, 500, 502, 503, 504],
         allowed_methods=None,
         raise_on_status=False,
     )
@@ -63,6 +87,7 @@ class KubernetesApi:
 
         Raises:
             InputError: if the cluster refuses it, or lacks that kind of job.
+            UnansweredError: if the cluster is away; the job may have been created.
         """
         from kubernetes.client import ApiException
 
@@ -82,6 +107,7 @@ class KubernetesApi:
 
         Raises:
             InputError: if the cluster does not let them be seen, or lacks that kind of job.
+            UnansweredError: if the cluster is away.
         """
         from kubernetes.client import ApiException
 
@@ -99,7 +125,12 @@ class KubernetesApi:
         return list(listed["items"])
 
     def job(self, kind: Kind, name: str) -> dict[str, Any]:
-        """A job as it stands now."""
+        """A job as it stands now.
+
+        Raises:
+            UnansweredError: if the cluster is away.
+            WorkError: if it does not tell.
+        """
         found: dict[str, Any] = self._asked(
             self._objects.get_namespaced_custom_object,
             *(kind.group, kind.version, self.namespace, kind.plural, name),
@@ -107,7 +138,11 @@ class KubernetesApi:
         return found
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Delete a job and, in the background, its pods; nothing if it is gone."""
+        """Delete a job and, in the background, its pods; nothing if it is gone.
+
+        Raises:
+            WorkError: if it was not deleted.
+        """
         from kubernetes.client import ApiException
 
         try:
@@ -117,12 +152,17 @@ class KubernetesApi:
             )
         except ApiException as error:
             if error.status != 404:
-                raise WorkError(f"job {name} was not deleted: {told(error)}") from None
+                raise _failure(error, f"job {name} was not deleted") from None
         except HTTPError as error:
             raise _unreachable(error) from None
 
     def pods(self, selector: str) -> list[Any]:
-        """The pods of a label selector, as the ``kubernetes`` package describes them."""
+        """The pods of a label selector, as the ``kubernetes`` package describes them.
+
+        Raises:
+            UnansweredError: if the cluster is away.
+            WorkError: if it does not tell.
+        """
         listed = self._asked(
             self._core.list_namespaced_pod, self.namespace, label_selector=selector
         )
@@ -203,7 +243,7 @@ class KubernetesApi:
             )
         if error.status in (400, 401, 403, 422):
             return InputError(f"the cluster refuses the training job: {told(error)}")
-        return WorkError(f"{otherwise}: {told(error)}")
+        return _failure(error, otherwise)
 
     def _asked(
         self, method: Any, *arguments: Any, what: str = "how the job goes", **options: Any
@@ -213,9 +253,14 @@ class KubernetesApi:
         try:
             return method(*arguments, **{"_request_timeout": _SECONDS_TO_ANSWER, **options})
         except ApiException as error:
-            raise WorkError(f"the cluster does not say {what}: {told(error)}") from None
+            raise _failure(error, f"the cluster does not say {what}") from None
         except HTTPError as error:
             raise _unreachable(error) from None
+
+
+def is_away(error: Any) -> bool:
+    """Whether an API's refusal means that it cannot now, rather than that it will not."""
+    return not error.status or error.status == 429 or error.status >= 500
 
 
 def told(error: Any) -> str:
@@ -246,5 +291,9 @@ def _find_configuration() -> Any:
     return found
 
 
-def _unreachable(error: HTTPError) -> WorkError:
-    return WorkError(f"the Kubernetes API does not answer ({type(error).__name__})")
+def _failure(error: Any, what: str) -> WorkError:
+    return (UnansweredError if is_away(error) else WorkError)(f"{what}: {told(error)}")
+
+
+def _unreachable(error: HTTPError) -> UnansweredError:
+    return UnansweredError(f"the Kubernetes API does not answer ({type(error).__name__})")

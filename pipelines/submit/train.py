@@ -12,7 +12,7 @@ import yaml
 from pipelines.cell import Cell
 from pipelines.cluster import Layout
 from pipelines.config import Config
-from pipelines.errors import DivergedError, PreemptedError, WorkError
+from pipelines.errors import DivergedError, PreemptedError, UnansweredError, WorkError
 from pipelines.preemption import Preemption
 from pipelines.strategies import Framework
 from pipelines.submit.job_runner import JobListener, run_job
@@ -55,12 +55,14 @@ def train_on_cluster(
 ) -> tuple[str, dict[str, float]]:
     """Train there; returns the id of its run, and what it found.
 
-    ``config`` is one ``on_cluster``. A job whose workers were preempted, and have saved, is created
-    again, as is up to ``max_restarts`` times one that failed.
+    ``config`` is one ``on_cluster``. A job whose workers were preempted is created again, up to
+    ``cluster.max_restarts`` times, as is up to ``max_restarts`` times one that failed.
 
     Raises:
         DivergedError: if its loss is no longer finite.
         WorkError: if it failed.
+        UnansweredError: if the cluster is away for more than some minutes.
+        PreemptedError: if it was preempted once too often, or this process is asked to end.
         InputError: if the cluster, or a worker, refuses it.
     """
     api = api or KubernetesApi(config.cluster.namespace)
@@ -70,10 +72,17 @@ def train_on_cluster(
         told = _Told(cell, listener)
         request = train_job_request(config, framework, workers, study_id)
         listener.on_note(f"job {request.name} in namespace {config.cluster.namespace}")
+        preempted = ""
         try:
             job = build_job(config.cluster, request)
             with Preemption().watched() as preemption:
                 run_job(api, config.cluster, job, told.job_listener(), preemption=preemption)
+        except PreemptedError as error:
+            if preemption.asked:
+                raise
+            preempted = str(error)
+        except UnansweredError:
+            raise  # the job may be well, and another would end it
         except WorkError as error:
             if told.diverged:
                 raise DivergedError(told.diverged) from None
@@ -84,12 +93,14 @@ def train_on_cluster(
             continue
         if told.result is not None:
             return told.result
-        if told.preempted is None:
+        if told.preempted is not None:
+            preempted = f"preempted, and saved after step {told.preempted}"
+        if not preempted:
             raise WorkError(f"job {request.name} ended without a result")
         if preemptions == config.cluster.max_restarts:
-            raise PreemptedError(f"preempted, and saved after step {told.preempted}")
+            raise PreemptedError(preempted)
         preemptions += 1
-        listener.on_note(f"preempted, and saved after step {told.preempted}; going on")
+        listener.on_note(f"{preempted}; going on")
 
 
 class _Told:
@@ -110,6 +121,8 @@ class _Told:
         )
 
     def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] in ("resumed", "step", "result"):
+            self.preempted = None  # in the meantime it went on
         match event["event"]:
             case "step":
                 self._listener.on_progress(self._cell, event["step"], event["steps"])

@@ -256,6 +256,13 @@ def test_both_frameworks_pods_differ_in_nothing_but_their_own(
     assert environment(tf_node).items() >= launch._ALLOCATOR.items()
 
 
+def test_a_pod_that_is_asked_to_end_counts_by_how_it_ends(resources: Resources) -> None:
+    for framework in ("tf", "torch"):
+        runtime = find(resources("local"), "TrainingRuntime", f"tandem-{framework}")
+        (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+        assert replicated["template"]["spec"]["podReplacementPolicy"] == "Failed"
+
+
 def test_a_gpu_is_asked_for_once_per_process(resources: Resources) -> None:
     for framework in ("tf", "torch"):
         pod, container = node(find(resources("gpu"), "TrainingRuntime", f"tandem-{framework}"))

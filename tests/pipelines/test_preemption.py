@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -180,3 +181,20 @@ def test_a_worker_whose_launcher_died_before_it_could_say_so_ends(start: Start) 
     )
 
     assert process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.timeout(60)
+def test_a_wait_ends_when_the_signal_comes() -> None:
+    with Preemption().watched() as preemption:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        preemption.wait(600)
+        assert preemption.asked
+        preemption.wait(600)  # nor does a later one begin
+
+
+def test_a_wait_without_a_signal_lasts_as_long_as_asked_for() -> None:
+    began = time.monotonic()
+
+    Preemption().wait(0.05)
+
+    assert time.monotonic() - began >= 0.05

@@ -546,6 +546,24 @@ def test_a_run_that_ends_well_after_all_though_it_was_asked_to_end_has_ended_wel
     assert metrics["restarts"] == 1
 
 
+@pytest.mark.parametrize("said", ["", "emit(event='step', step=7, steps=12)\n"])
+def test_a_run_that_was_preempted_and_went_on_within_one_attempt_has_ended_well(
+    write_worker: Write, config: Config, digits: Dataset, said: str
+) -> None:
+    write_worker(f"emit(event='preempted', step=6)\n{said}finish(train_loss=0.5)\n", "torch")
+
+    assert begin(config, digits)[1]["train_loss"] == 0.5
+
+
+def test_an_attempt_that_went_on_after_a_preemption_and_has_no_result_has_failed(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    write_worker("emit(event='preempted', step=6)\nemit(event='resumed', step=6)\n", "torch")
+
+    with pytest.raises(WorkError, match="ended without a result"):
+        begin(config, digits)
+
+
 def test_a_resumed_run_goes_on_in_its_folder_and_as_the_same_tracked_run(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:

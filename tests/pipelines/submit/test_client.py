@@ -29,7 +29,7 @@ from pipelines.config import Config
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError, TandemError, WorkError
 from pipelines.submit import client as client_module
-from pipelines.submit import follow
+from pipelines.submit import follow, kubernetes_api, patience
 from pipelines.submit.client import KfpClient
 from pipelines.submit.credentials import COOKIE_VARIABLE, TOKEN_VARIABLE, Credentials
 from tests.json_handler import JsonHandler
@@ -274,6 +274,7 @@ def _closed(schema: Any) -> Any:
 @pytest.fixture
 def server(swagger: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     monkeypatch.setattr(follow, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "_SECONDS_BETWEEN", 0.02)
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/none")
     with KfpServer(swagger).running() as running:
         yield running
@@ -522,6 +523,23 @@ def test_waiting_tells_what_runs_and_ends_with_the_run(server: KfpServer, token:
     follow.follow_run(asked, run_id, "tandem", lambda *now: told.append(now), lambda line: None)
 
     assert told == [("ingest", 0, 2), ("succeeded", 2, 2)]
+
+
+def test_a_server_that_is_away_for_a_while_ends_no_waiting(
+    server: KfpServer, token: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_api, "_ATTEMPTS", 0)
+    lines: list[str] = []
+    asked = KfpClient(server.host, "tandem", Credentials.find())
+    run_id = asked.start("run", "e0", "p0", "v0", None, None)
+    server.failures = 3
+
+    ended = follow.follow_run(asked, run_id, "tandem", lambda *now: None, lines.append)
+
+    assert ended.state == "SUCCEEDED"
+    assert lines == [
+        f"{server.host}: 500 the database is away; asking again, for 10 minutes at most"
+    ]
 
 
 def test_a_run_that_fails_names_its_task_and_shows_the_end_of_its_log(
