@@ -144,6 +144,15 @@ class RunRecord:
             return {}
 
     @property
+    def interruption(self) -> str:
+        """Why it is no whole measurement though it may have finished; empty if it is one."""
+        if PREEMPTED_TAG in self.tags or self.metrics.get("restarts", 0) > 0:
+            return "was interrupted, so that it has no honest clock"
+        if RESUMED_TAG in self.tags:
+            return "went on as something else than it began as"
+        return ""
+
+    @property
     def kind(self) -> str:
         """Which of the eight kinds this is, or an empty string for a stranger's run."""
         return self.tags.get(KIND_TAG, "")

@@ -133,7 +133,7 @@ class _Study:
                 self._taken_apart.add(cell.title)
             if ended and run.kind == "recovery" and cell is not None and FAULT_TAG in run.tags:
                 self._recovered.add(cell)
-            if ended and run.kind == "cell" and cell in self._cells:
+            if ended and run.kind == "cell" and cell in self._cells and not run.interruption:
                 self._refuse_change(cell, run)
                 measured[cell] = run
         self._run_ids = {cell: run.run_id for cell, run in measured.items()}

@@ -41,6 +41,12 @@ class StudyFolder(FolderRecord):
             )
         return config, found.study_id
 
+    @classmethod
+    def around(cls, run: Path) -> Path | None:
+        """The folder of the study that a run's folder is part of, if it is."""
+        parent = run.parent if run.name else run.absolute().parent
+        return None if cls.find(parent) is None else parent
+
     @staticmethod
     def path(config: Config, study_id: str) -> Path:
         """Where one execution of a study keeps its cells."""

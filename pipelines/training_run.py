@@ -21,6 +21,7 @@ from pipelines.operation import survey
 from pipelines.preemption import Preemption
 from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder, fresh_folder
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
+from pipelines.study_folder import StudyFolder
 from pipelines.transformed import transformed_examples
 
 __all__ = ["Listener", "begin_run", "refuse_unreachable_store", "resume_run", "train_arguments"]
@@ -158,6 +159,7 @@ class _Run:
             if self._preempted is None and not (self._output / RESULT_NAME).exists():
                 raise WorkError(f"{self._held.cell.name} ended without a result ({self._output})")
         if self._preempted is not None:
+            tracking.finish_run(config, run_id, "KILLED")  # as rank 0 has, if it could
             raise PreemptedError(
                 f"asked to end, and saved after step {self._preempted}; {self._how_to_go_on}"
             )
@@ -168,6 +170,8 @@ class _Run:
 
     @property
     def _how_to_go_on(self) -> str:
+        if (study := StudyFolder.around(self._output)) is not None:
+            return f"go on with `tandem study --resume {study}`"
         return f"go on with `tandem train {self._held.framework} --resume {self._output}`"
 
     def _attempts(self, max_restarts: int, preemption: Preemption) -> dict[str, float]:

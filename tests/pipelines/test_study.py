@@ -11,7 +11,7 @@ from pipelines.cell import Cell, cell_config
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.ingest import Dataset
-from pipelines.runs import ATTEMPT_TAG
+from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG
 from pipelines.study import StudyListener, plan, run_study
 from pipelines.study_folder import StudyFolder
 
@@ -363,6 +363,21 @@ def test_a_strategy_whose_workers_must_not_be_killed_is_passed_over(
     kinds = [(run.kind, run.params["framework"]) for run in tracking.read_runs(config)]
     assert ("recovery", "tf") not in kinds
     assert ("recovery", "torch") in kinds
+
+
+def test_a_cell_that_was_gone_on_with_by_itself_is_measured_again(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    write_worker("finish()")
+    first, second = run_study(config, digits, STUDY, StudyListener())
+    tracking.log_metrics(config, first, {}, {PREEMPTED_TAG: "6"})
+
+    again = run_study(config, digits, STUDY, StudyListener())
+
+    assert first not in again
+    assert second in again
+    assert len(tracking.read_runs(config)) == 3
 
 
 def test_a_study_goes_on_only_with_what_it_was_begun_with(

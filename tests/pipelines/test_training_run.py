@@ -14,6 +14,7 @@ from pipelines.errors import DivergedError, InputError, PreemptedError, WorkErro
 from pipelines.ingest import Dataset
 from pipelines.run_folder import RunFolder
 from pipelines.runs import PREEMPTED_TAG, STUDY_TAG
+from pipelines.study_folder import StudyFolder
 from pipelines.training_run import Listener, begin_run, resume_run
 
 STUDY = "20250601T120000Z"
@@ -482,6 +483,19 @@ def test_a_run_that_stopped_when_asked_says_how_to_go_on_and_is_no_failure(
     assert raised.value.exit_code == 0
     assert "FAILED" not in [run.status for run in tracking.read_runs(config)]
     assert RunFolder.to_resume(folder).cell == TORCH
+
+
+def test_a_studys_cell_that_stopped_when_asked_is_killed_and_its_study_goes_on(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    study, _ = StudyFolder.begin(config, STUDY)
+    write_worker("emit(event='preempted', step=6)", "torch")
+
+    with pytest.raises(PreemptedError) as raised:
+        begin(config, digits)
+
+    assert str(raised.value).endswith(f"step 6; go on with `tandem study --resume {study}`")
+    assert [run.status for run in tracking.read_runs(config)] == ["KILLED"]
 
 
 def test_being_asked_to_end_reaches_every_worker_and_is_not_followed_by_a_restart(
