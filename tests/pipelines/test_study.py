@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tracking
+from pipelines import cell as cell_module
+from pipelines import study, tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError, PreemptedError, WorkError
 from pipelines.ingest import Dataset
+from pipelines.parity import software
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG
 from pipelines.study import StudyListener, plan, run_study
 from pipelines.study_folder import StudyFolder
@@ -393,6 +395,43 @@ def test_a_study_goes_on_only_with_what_it_was_begun_with(
             STUDY,
             StudyListener(),
         )
+
+
+def test_a_study_goes_on_only_with_the_code_that_it_was_begun_with(
+    write_worker: Write,
+    configure: Callable[..., Config],
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_worker("finish()")
+    config = configure("study.workers=[1]", "study.repeats=1")
+    run_study(config, digits, STUDY, StudyListener())
+    begun_with = software.code_digest()
+    monkeypatch.setattr(cell_module, "running_code", lambda: "ef56" * 16)
+
+    with pytest.raises(InputError) as raised:
+        run_study(config, digits, STUDY, StudyListener())
+
+    said = f"code_sha256 is ef56ef56ef56.. now, and was {begun_with[:12]}.. in "
+    assert said in str(raised.value)
+
+
+def test_a_study_whose_code_changes_meanwhile_measures_no_further_cell(
+    write_worker: Write,
+    configure: Callable[..., Config],
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_worker("finish()")
+    config = configure("study.workers=[1]", "study.repeats=1")
+
+    def edit(cell: Cell, metrics: object) -> None:
+        monkeypatch.setattr(study, "code_digest", lambda: "ef56" * 16)
+
+    with pytest.raises(WorkError, match=r"the source code was changed .*--resume"):
+        run_study(config, digits, STUDY, StudyListener(on_measured=edit))
+
+    assert len(tracking.read_runs(config)) == 1
 
 
 def test_a_study_goes_on_where_it_was_begun(
