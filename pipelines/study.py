@@ -14,6 +14,7 @@ from pipelines.anatomy import WITHOUT_ANATOMY, measure_anatomy
 from pipelines.cell import Cell, cell_config, cell_params
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest.dataset import Dataset
 from pipelines.parity.software import code_digest, running_code
 from pipelines.preemption import Preemption
@@ -77,9 +78,11 @@ def run_study(
 
     Raises:
         WorkError: if cells were given up, or the study was asked to end.
-        InputError: if the study was begun with other data, or on other hardware.
+        InputError: if the study was begun with other data, code or hardware, or another process is
+            measuring it.
     """
-    return _Study(config, dataset, study_id, listener).finish()
+    with held_alone(StudyFolder.path(config, study_id), "begin another study"):
+        return _Study(config, dataset, study_id, listener).finish()
 
 
 class _Study:

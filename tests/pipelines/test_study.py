@@ -11,6 +11,7 @@ from pipelines import study, tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest import Dataset
 from pipelines.parity import software
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG
@@ -432,6 +433,20 @@ def test_a_study_whose_code_changes_meanwhile_measures_no_further_cell(
         run_study(config, digits, STUDY, StudyListener(on_measured=edit))
 
     assert len(tracking.read_runs(config)) == 1
+
+
+def test_a_study_is_not_gone_on_with_beside_the_process_that_measures_it(
+    configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    tracking.prepare_store(config)
+    with (
+        held_alone(StudyFolder.path(config, STUDY), "give up"),
+        pytest.raises(InputError, match="another process is working there; wait for it"),
+    ):
+        run_study(config, digits, STUDY, StudyListener())
+
+    assert tracking.read_runs(config) == []
 
 
 def test_a_study_goes_on_where_it_was_begun(
