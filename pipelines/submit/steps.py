@@ -4,7 +4,6 @@ On a cluster the training in them is a job's; anywhere else it is processes of t
 """
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from pipelines.workloads import get_workload
 
 __all__ = ["begin_study", "compare_study", "describe_software", "prove_parity", "train_cell"]
 
-_SECONDS_TO_THE_NEXT_ID = 0.2
-
 
 def begin_study(settings: str) -> str:
     """Make the dataset, or find it as it was made, and the experiment; returns the study's id.
@@ -41,7 +38,7 @@ def begin_study(settings: str) -> str:
         f"examples, fingerprint {manifest.fingerprint}{', reused' if reused else ''}"
     )
     tracking.prepare_store(config)
-    study_id = _id_of_a_study_of_its_own(config)
+    study_id = StudyFolder.new_id(config)
     StudyFolder.begin(config, study_id)
     return study_id
 
@@ -136,18 +133,6 @@ def _parse(settings: str) -> Config:
         return config
     tracked = config.tracking.model_copy(update={"uri": config.cluster.tracking_uri})
     return config.model_copy(update={"tracking": tracked})
-
-
-def _id_of_a_study_of_its_own(config: Config) -> str:
-    """Ids are seconds, and in this one another submission of the configuration may have begun."""
-    while True:
-        study_id = tracking.new_study_id()
-        try:
-            StudyFolder.path(config, study_id).mkdir(parents=True)
-        except FileExistsError:
-            time.sleep(_SECONDS_TO_THE_NEXT_ID)
-        else:
-            return study_id
 
 
 def _measured(config: Config, study_id: str, cell: Cell) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cell as cell_module
-from pipelines import study, tracking
+from pipelines import study, study_folder, tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError, PreemptedError, WorkError
@@ -433,6 +433,20 @@ def test_a_study_whose_code_changes_meanwhile_measures_no_further_cell(
         run_study(config, digits, STUDY, StudyListener(on_measured=edit))
 
     assert len(tracking.read_runs(config)) == 1
+
+
+def test_studies_that_begin_in_one_second_have_ids_and_folders_of_their_own(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(["20250601T120000Z"] * 3 + ["20250601T120001Z"])
+    monkeypatch.setattr(tracking, "new_study_id", lambda: next(seconds))
+    monkeypatch.setattr(study_folder, "_SECONDS_TO_THE_NEXT_ID", 0)
+    config = configure()
+
+    ids = [StudyFolder.new_id(config) for _ in range(2)]
+
+    assert ids == ["20250601T120000Z", "20250601T120001Z"]
+    assert [StudyFolder.begin(config, each)[1] for each in ids] == [False, False]
 
 
 def test_a_study_is_not_gone_on_with_beside_the_process_that_measures_it(
