@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pipelines.config import Config
 from pipelines.hardware import describe_hardware
 from pipelines.ingest.manifest import Manifest
+from pipelines.parity.software import running_code
 from pipelines.strategies import FIXED_WORKERS_STRATEGIES, FRAMEWORKS, Framework
 from pipelines.workload_config import WorkloadConfig
 
@@ -105,6 +106,7 @@ def study_params(config: Config, manifest: Manifest) -> dict[str, object]:
         "threads_per_worker": config.study.threads_per_worker,
         "hardware": describe_hardware(),
         "network": config.network.describe(),
+        "code_sha256": running_code(),
         "config_sha256": config.digest(),
     }
 

@@ -135,9 +135,10 @@ class ClusterConfig(Section):
     tolerations: list[Toleration] = []
     """Taints that training pods tolerate, besides their accelerator's own."""
     spot: Literal["none", "gke", "eks", "aks"] = "none"
-    """Whose spot nodes training pods ask for; what a preempted run has saved is gone on with."""
+    """Whose spot nodes training pods ask for; of a run that is preempted see ``max_restarts``."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a preempted run's job is created again."""
+    """How often a preempted run's job is created again; it goes on with what it has saved, but a
+    study's cell begins anew."""
     grace_seconds: PositiveInt = 120
     """What a pod that is asked to end gets to save."""
     queue: DnsName | None = None

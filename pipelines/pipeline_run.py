@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipelines import tracking
@@ -9,6 +10,7 @@ from pipelines.cell import study_params
 from pipelines.component_work import ComponentTimes
 from pipelines.config import Config
 from pipelines.dag import RESULT_NAME, PipelineResult
+from pipelines.folder_lock import held_alone
 from pipelines.hardware import available_cores
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import launch
@@ -36,8 +38,22 @@ def run_pipeline(
 
     Raises:
         WorkError: if a component failed.
+        InputError: if another process runs it in the same output.
     """
     output = config.output / "pipelines" / framework
+    with held_alone(output, "give another output"):
+        return _run(config, framework, dataset, study_id, on_component, workers, output)
+
+
+def _run(
+    config: Config,
+    framework: Framework,
+    dataset: Dataset,
+    study_id: str,
+    on_component: OnComponent,
+    workers: int,
+    output: Path,
+) -> tuple[PipelineResult, float]:
     resolved = config.dump(output / "config.yaml")
     params = {
         **study_params(config, dataset.manifest),

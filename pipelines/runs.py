@@ -8,6 +8,7 @@ framework's side costs) and ``summary`` (what ``compare`` concluded).
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,7 +33,10 @@ __all__ = [
     "RunRecord",
     "batch_field",
     "comparable_fields",
+    "shown",
 ]
+
+_HASH = re.compile(r"[0-9a-f]{32,}")
 
 RunKind = Literal["cell", "train", "pipeline", "parity", "anatomy", "recovery", "ledger", "summary"]
 
@@ -77,10 +81,11 @@ COMPARABLE_FIELDS: tuple[str, ...] = (
     "hardware",
     "network",
     "software_build",
+    "code_sha256",
 )
 """Parameters that must agree before two runs are compared, besides the batch's size.
 ``software_build`` is the class of build (``cpu``, ``cuda12``), not a version: versions differ by
-nature."""
+nature. ``code_sha256`` is of this project's own code, both sides' and the shared."""
 
 PARITY_FIELDS: tuple[str, ...] = (
     "dataset_fingerprint",
@@ -91,6 +96,7 @@ PARITY_FIELDS: tuple[str, ...] = (
     "precision",
     "compile",
     "activation_checkpointing",
+    "code_sha256",
 )
 """Parameters in which a verdict of parity must agree with the runs that rest on it."""
 PARITY_SIDE_FIELDS: tuple[str, ...] = (
@@ -112,6 +118,11 @@ def batch_field(scaling: str) -> str:
 def comparable_fields(scaling: str) -> tuple[str, ...]:
     """What must agree between runs of one kind of scaling."""
     return (*COMPARABLE_FIELDS, batch_field(scaling))
+
+
+def shown(value: str) -> str:
+    """A parameter's value in a message: a hash by its first digits; else whole, on one line."""
+    return f"{value[:12]}.." if _HASH.fullmatch(value) else " ".join(value.split())
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,15 @@ class RunRecord:
             return {str(name): float(value) for name, value in json.loads(self.tags[tag]).items()}
         except (AttributeError, KeyError, TypeError, ValueError):
             return {}
+
+    @property
+    def interruption(self) -> str:
+        """Why it is no whole measurement though it may have finished; empty if it is one."""
+        if PREEMPTED_TAG in self.tags or self.metrics.get("restarts", 0) > 0:
+            return "was interrupted, so that it has no honest clock"
+        if RESUMED_TAG in self.tags:
+            return "went on as something else than it began as"
+        return ""
 
     @property
     def kind(self) -> str:

@@ -14,10 +14,12 @@ from pipelines.anatomy import WITHOUT_ANATOMY, measure_anatomy
 from pipelines.cell import Cell, cell_config, cell_params
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest.dataset import Dataset
+from pipelines.parity.software import code_digest, running_code
 from pipelines.preemption import Preemption
 from pipelines.recovery_run import WITHOUT_RECOVERY, measure_recovery, recovery_cell
-from pipelines.runs import FAULT_TAG, STUDY_TAG, RunRecord, comparable_fields
+from pipelines.runs import FAULT_TAG, STUDY_TAG, RunRecord, comparable_fields, shown
 from pipelines.strategies import FRAMEWORKS, Framework
 from pipelines.study_folder import StudyFolder
 from pipelines.training_run import Listener, begin_run
@@ -76,9 +78,11 @@ def run_study(
 
     Raises:
         WorkError: if cells were given up, or the study was asked to end.
-        InputError: if the study was begun with other data, or on other hardware.
+        InputError: if the study was begun with other data, code or hardware, or another process is
+            measuring it.
     """
-    return _Study(config, dataset, study_id, listener).finish()
+    with held_alone(StudyFolder.path(config, study_id), "begin another study"):
+        return _Study(config, dataset, study_id, listener).finish()
 
 
 class _Study:
@@ -105,8 +109,7 @@ class _Study:
             for cell in self._cells:
                 if cell in self._run_ids or cell.title in self._failures:
                     continue
-                if preemption.asked:
-                    raise WorkError(f"asked to end before {cell.name}; {self._how_to_go_on}")
+                self._require_ready(cell.name, preemption)
                 self._measure(cell, preemption)
             if self._config.study.anatomy:
                 for cell in self._to_take_apart():
@@ -133,7 +136,7 @@ class _Study:
                 self._taken_apart.add(cell.title)
             if ended and run.kind == "recovery" and cell is not None and FAULT_TAG in run.tags:
                 self._recovered.add(cell)
-            if ended and run.kind == "cell" and cell in self._cells:
+            if ended and run.kind == "cell" and cell in self._cells and not run.interruption:
                 self._refuse_change(cell, run)
                 measured[cell] = run
         self._run_ids = {cell: run.run_id for cell, run in measured.items()}
@@ -144,10 +147,11 @@ class _Study:
     def _refuse_change(self, cell: Cell, run: RunRecord) -> None:
         now = cell_params(cell_config(self._config, cell), self._dataset.manifest, cell)
         for field in comparable_fields(cell.scaling):
-            if field in now and field in run.params and run.params[field] != str(now[field]):
+            was = run.params.get(field, "not recorded")
+            if field in now and was != str(now[field]):
                 raise InputError(
-                    f"--resume {self._folder}: {field} is {now[field]} now, and was "
-                    f"{run.params[field]} in {run.name}; begin another study"
+                    f"--resume {self._folder}: {field} is {shown(str(now[field]))} now, and was "
+                    f"{shown(was)} in {run.name}; begin another study"
                 )
 
     def _measure(self, cell: Cell, preemption: Preemption) -> None:
@@ -203,10 +207,18 @@ class _Study:
 
         self._try_beside(measure, f"{cell.title} recovery", preemption)
 
-    def _try_beside(self, work: Callable[[], None], name: str, preemption: Preemption) -> None:
-        """What is done once, beside the cells."""
+    def _require_ready(self, name: str, preemption: Preemption) -> None:
         if preemption.asked:
             raise WorkError(f"asked to end before {name}; {self._how_to_go_on}")
+        if code_digest() != running_code():
+            raise WorkError(
+                f"the source code was changed before {name}, which would measure another program; "
+                f"put it back and {self._how_to_go_on}, or begin another study"
+            )
+
+    def _try_beside(self, work: Callable[[], None], name: str, preemption: Preemption) -> None:
+        """What is done once, beside the cells."""
+        self._require_ready(name, preemption)
         self._try(work, name, name, preemption)
 
     def _try(self, work: Callable[[], None], name: str, kind: str, preemption: Preemption) -> bool:

@@ -1,12 +1,16 @@
 """What a study's folder says of it, so that the study can go on from there."""
 
+import time
 from pathlib import Path
 
+from pipelines import tracking
 from pipelines.config import Config, load_config
 from pipelines.errors import InputError
 from pipelines.run_folder import CONFIG_NAME, FolderRecord
 
 __all__ = ["StudyFolder"]
+
+_SECONDS_TO_THE_NEXT_ID = 0.2
 
 
 class StudyFolder(FolderRecord):
@@ -40,6 +44,27 @@ class StudyFolder(FolderRecord):
                 "here; go on from where it was begun, or name its folder with --set output=FOLDER"
             )
         return config, found.study_id
+
+    @classmethod
+    def around(cls, run: Path) -> Path | None:
+        """The folder of the study that a run's folder is part of, if it is."""
+        parent = run.parent if run.name else run.absolute().parent
+        return None if cls.find(parent) is None else parent
+
+    @classmethod
+    def new_id(cls, config: Config) -> str:
+        """An id that no other study in this output has, for its folder is made with it.
+
+        Ids are seconds, and in this one another study of the configuration may have begun.
+        """
+        while True:
+            study_id = tracking.new_study_id()
+            try:
+                cls.path(config, study_id).mkdir(parents=True)
+            except FileExistsError:
+                time.sleep(_SECONDS_TO_THE_NEXT_ID)
+            else:
+                return study_id
 
     @staticmethod
     def path(config: Config, study_id: str) -> Path:

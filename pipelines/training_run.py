@@ -14,6 +14,7 @@ from pipelines.cluster import Layout
 from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.goodput import RunLedger
 from pipelines.ingest.dataset import Dataset
 from pipelines.launch import OnLine, launch
@@ -21,9 +22,12 @@ from pipelines.operation import survey
 from pipelines.preemption import Preemption
 from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder, fresh_folder
 from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG, RunKind
+from pipelines.study_folder import StudyFolder
 from pipelines.transformed import transformed_examples
 
 __all__ = ["Listener", "begin_run", "refuse_unreachable_store", "resume_run", "train_arguments"]
+
+_INSTEAD = "begin another run"
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,13 @@ def resume_run(
     """Go on with a folder's run on ``workers`` replicas; else the same as ``begin_run``.
 
     Raises:
-        InputError: if the folder has no run that could go on.
+        InputError: if the folder has no run that could go on, or it still goes on elsewhere.
     """
     refuse_unreachable_store(config)
     held = RunFolder.to_resume(folder).model_copy(update={"workers": workers})
     tracking.require_run(config, held.run_id)
+    with held_alone(folder / CHECKPOINTS_FOLDER, _INSTEAD):
+        pass  # rank 0 holds it, and may outlive its launcher
     store = Checkpoints(folder / CHECKPOINTS_FOLDER, config.checkpoint.keep)
     store.require_same_run(run_identity(config, dataset.manifest, held.cell))
     transformed = transformed_examples(config, dataset, held.framework)
@@ -146,6 +152,10 @@ class _Run:
 
     def finish(self, max_restarts: int) -> dict[str, float]:
         """Attempt it until it ends well, is asked to end, or has failed once too often."""
+        with held_alone(self._output, _INSTEAD):
+            return self._finish(max_restarts)
+
+    def _finish(self, max_restarts: int) -> dict[str, float]:
         config, run_id = self._config, self._held.run_id
         with tracking.ended_if_failed(config, run_id), Preemption().watched() as preemption:
             self._held.write(self._output)
@@ -160,6 +170,7 @@ class _Run:
             elif self._preempted is None:
                 raise WorkError(f"{self._held.cell.name} ended without a result ({self._output})")
         if self._preempted is not None:
+            tracking.finish_run(config, run_id, "KILLED")  # as rank 0 has, if it could
             raise PreemptedError(
                 f"asked to end, and saved after step {self._preempted}; {self._how_to_go_on}"
             )
@@ -170,6 +181,8 @@ class _Run:
 
     @property
     def _how_to_go_on(self) -> str:
+        if (study := StudyFolder.around(self._output)) is not None:
+            return f"go on with `tandem study --resume {study}`"
         return f"go on with `tandem train {self._held.framework} --resume {self._output}`"
 
     def _attempts(self, max_restarts: int, preemption: Preemption) -> dict[str, float]:

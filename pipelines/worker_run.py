@@ -21,6 +21,7 @@ from pipelines.cell import Cell, cell_params, run_identity
 from pipelines.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError
+from pipelines.folder_lock import held_alone
 from pipelines.goodput import goodput_metrics
 from pipelines.ingest.dataset import Dataset
 from pipelines.ingest.manifest import Manifest
@@ -43,6 +44,10 @@ __all__ = ["WORKERS_NAME", "run_params", "run_probe", "run_step", "run_worker"]
 
 WORKERS_NAME = "workers.json"
 """A run's artifact: each worker's phases, peak memory and processor time, in order of rank."""
+
+_INSTEAD = "begin another run"
+_PATIENCE_SECONDS = 100
+"""Of a node that was lost, a file server holds the locks for a while: NFS, by default, for 90 s."""
 
 _HOST_METRICS = ("network_bytes", "energy_joules")
 _UNTIL_THE_FIRST_STEP = PHASES[: PHASES.index("first_step_seconds") + 1]
@@ -69,7 +74,8 @@ def run_worker(
 
     Raises:
         DivergedError: if the loss is not finite; ``diverged.json`` has the step and its examples.
-        InputError: if ``output`` holds a run that has ended, or is another one.
+        InputError: if ``output`` holds a run that has ended, is another one, or is still written to
+            by an earlier attempt's workers.
     """
     now = time.perf_counter()
     born = now - process_age()
@@ -95,6 +101,9 @@ def run_worker(
         with recorder.phase("tracking_seconds"):
             from pipelines.tracking import tracked_run
 
+            if worker.is_chief:  # an earlier attempt's may still be saving, its launcher long gone
+                folder = output / CHECKPOINTS_FOLDER
+                stack.enter_context(held_alone(folder, _INSTEAD, _PATIENCE_SECONDS))
             run = stack.enter_context(tracked_run(config, worker, cell, study_id, params, output))
             run.log_params(params)
             run.log_config()

@@ -55,12 +55,12 @@ def run_everything(config: Config, narrator: Narrator, prices: "Prices | None" =
     tells what a run costs in which nothing is left to do.
     """
     from pipelines.ledger.images import read_images
-    from pipelines.tracking import new_study_id
+    from pipelines.study_folder import StudyFolder
 
     started = time.perf_counter()
     _check(config, FRAMEWORKS)
     read_images()  # the ledger's, which comes last: unreadable, it is told now
-    study_id = new_study_id()
+    study_id = StudyFolder.new_id(config)
     get_workload(config, ingest(config, narrator).manifest)
     for framework in FRAMEWORKS:
         first = pipeline(config, framework, narrator, study_id)

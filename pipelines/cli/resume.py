@@ -6,6 +6,7 @@ from pipelines.config import Config, load_config
 from pipelines.errors import InputError
 from pipelines.run_folder import CONFIG_NAME, RunFolder
 from pipelines.strategies import Framework
+from pipelines.study_folder import StudyFolder
 
 __all__ = ["config_to_resume"]
 
@@ -19,11 +20,17 @@ def config_to_resume(
     would be another one.
 
     Raises:
-        InputError: if the folder has no run of the framework, or its batch cannot be shared so.
+        InputError: if the folder has no run of the framework, or a study's, or its batch cannot be
+            shared so.
     """
     held = RunFolder.to_resume(folder)
     if held.framework != framework:
         raise InputError(f"--resume {folder}: is a run of {held.framework}, not of {framework}")
+    if (study := StudyFolder.around(folder)) is not None:
+        raise InputError(
+            f"--resume {folder}: is a study's, which measures whole runs only; go on with "
+            f"`tandem study --resume {study}`"
+        )
     workers = workers or held.workers
     before = load_config(folder / CONFIG_NAME)
     examples = before.global_batch_size(held.workers)

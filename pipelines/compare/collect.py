@@ -170,6 +170,8 @@ def _why_not(run: RunRecord, place: _Place | None) -> str:
         return "still runs, or was cut off without a word"
     if run.status != "FINISHED":
         return "did not finish"
+    if run.interruption:
+        return run.interruption
     if place is None:
         return "lacks usable framework, strategy, workers, scaling or repeat parameters"
     throughput = run.metrics.get(THROUGHPUT, math.nan)

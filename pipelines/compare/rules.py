@@ -1,6 +1,5 @@
 """Comparable or refused: runs that did not do the same work are never set side by side."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
@@ -13,13 +12,13 @@ from pipelines.runs import (
     RunRecord,
     batch_field,
     comparable_fields,
+    shown,
 )
 from pipelines.strategies import ASYNCHRONOUS_STRATEGIES, FRAMEWORKS, Framework
 
 __all__ = ["check_cells", "check_parity", "check_pipelines", "contradicts"]
 
 NOT_RECORDED = "not recorded"
-_HASH = re.compile(r"[0-9a-f]{32,}")
 
 
 def check_cells(cells: Sequence[RunRecord]) -> None:
@@ -119,7 +118,7 @@ def _verdict_for(needed: dict[str, str], verdicts: Sequence[RunRecord]) -> RunRe
             if verdicts[0].params.get(field) != value
         }
         differs = "; ".join(
-            f"{field}: {_short(value)}, here {_short(needed[field])}"
+            f"{field}: {shown(value)}, here {shown(needed[field])}"
             for field, value in others.items()
         )
         said = f"the newest verdict of parity was on something else ({differs})"
@@ -139,7 +138,7 @@ def _disagreements(
         if len(values) > 1:
             clauses.append(f"{field} differs ({_by_framework(runs, field)})")
         elif values == {NOT_RECORDED}:
-            clauses.append(f"{field} is not recorded")
+            clauses.append(f"{field} is not recorded, as by an older version; measure them again")
         else:
             continue
         differences[field] = sorted(values)
@@ -161,10 +160,5 @@ def _by_framework(runs: Sequence[RunRecord], field: str) -> str:
             if run.params.get("framework") == framework
         }
         if values:
-            parts.append(f"{framework}: {' and '.join(_short(value) for value in sorted(values))}")
+            parts.append(f"{framework}: {' and '.join(shown(value) for value in sorted(values))}")
     return ", ".join(parts)
-
-
-def _short(value: str) -> str:
-    """A hash by its first digits; anything else whole, on one line."""
-    return f"{value[:12]}.." if _HASH.fullmatch(value) else " ".join(value.split())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import ComparisonRefusedError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest.dataset import Dataset
 from pipelines.metrics import METRICS
 from pipelines.parity.members import (
@@ -51,12 +52,24 @@ def prove(
     ``runs``, by default ``<output>/parity/runs``, in the place of what is there.
 
     Raises:
-        InputError: if a worker count cannot run.
+        InputError: if a worker count cannot run, or another process has its runs there.
         WorkError: if a run failed.
     """
     check_workers(config)
     folder = runs or config.output / "parity" / "runs"
-    shutil.rmtree(folder, ignore_errors=True)
+    with held_alone(folder, "give another output"):
+        traces = _run_members(config, folder, on_progress, modules)
+    workload = get_workload(config, dataset.manifest)
+    rule = rule_for(config.training.precision, smooth=workload.is_smooth)
+    return conclude(config, traces, rule, _one_prediction(workload, dataset), params)
+
+
+def _run_members(
+    config: Config, folder: Path, on_progress: OnProgress, modules: Modules | None
+) -> dict[Member, Trace]:
+    for earlier in folder.iterdir():
+        if earlier.is_dir():
+            shutil.rmtree(earlier, ignore_errors=True)
     members = list(plan(config))
     traces = {}
     for number, member in enumerate(members, start=1):
@@ -66,9 +79,7 @@ def prove(
 
         on_step(0, config.parity.steps)
         traces[member] = run_member(config, member, folder, on_step, modules)
-    workload = get_workload(config, dataset.manifest)
-    rule = rule_for(config.training.precision, smooth=workload.is_smooth)
-    return conclude(config, traces, rule, _one_prediction(workload, dataset), params)
+    return traces
 
 
 def conclude(

@@ -12,7 +12,6 @@ from pipelines.config import Config
 from pipelines.ingest.manifest import Manifest
 from pipelines.parity.model import Parity
 from pipelines.parity.output import JSON_NAME, write_parity
-from pipelines.parity.software import code_digest
 from pipelines.runs import PARITY_PASSED, RunRecord
 from pipelines.strategies import FRAMEWORKS, Framework
 
@@ -51,7 +50,6 @@ def parity_params(
         "parity_steps": config.parity.steps,
         "parity_floor_runs": config.parity.floor_runs,
         **sides,
-        "code_sha256": code_digest(),
     }
 
 

@@ -14,7 +14,13 @@ from pipelines.environments import PROJECT_ROOT, find_python
 from pipelines.errors import ComparisonRefusedError, WorkError
 from pipelines.strategies import FRAMEWORKS, Framework
 
-__all__ = ["check_builds", "code_digest", "describe_framework", "describe_frameworks"]
+__all__ = [
+    "check_builds",
+    "code_digest",
+    "describe_framework",
+    "describe_frameworks",
+    "running_code",
+]
 
 _PACKAGES = ("pipelines", "tf_pipeline", "torch_pipeline")
 
@@ -66,6 +72,12 @@ def code_digest(root: Path = PROJECT_ROOT, packages: Iterable[str] = _PACKAGES) 
             digest.update(f"{file.relative_to(root)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@cache
+def running_code() -> str:
+    """The same of what this process runs: what lay there when it first asked."""
+    return code_digest()
 
 
 @cache

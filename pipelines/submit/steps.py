@@ -4,7 +4,6 @@ On a cluster the training in them is a job's; anywhere else it is processes of t
 """
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,20 +11,17 @@ from pipelines import tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config, parse_config
-from pipelines.errors import InputError, PreemptedError, WorkError
+from pipelines.errors import DivergedError, PreemptedError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.preemption import Preemption
-from pipelines.run_folder import RESULT_NAME, RunFolder
 from pipelines.runs import STUDY_TAG
 from pipelines.strategies import Framework
 from pipelines.study_folder import StudyFolder
-from pipelines.training_run import Listener, begin_run, resume_run
+from pipelines.training_run import Listener, begin_run
 from pipelines.workloads import get_workload
 
 __all__ = ["begin_study", "compare_study", "describe_software", "prove_parity", "train_cell"]
-
-_SECONDS_TO_THE_NEXT_ID = 0.2
 
 
 def begin_study(settings: str) -> str:
@@ -42,7 +38,7 @@ def begin_study(settings: str) -> str:
         f"examples, fingerprint {manifest.fingerprint}{', reused' if reused else ''}"
     )
     tracking.prepare_store(config)
-    study_id = _id_of_a_study_of_its_own(config)
+    study_id = StudyFolder.new_id(config)
     StudyFolder.begin(config, study_id)
     return study_id
 
@@ -90,8 +86,12 @@ def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]
 def train_cell(settings: str, study_id: str, cell: Cell) -> str:
     """Measure a cell, unless this study has; returns the id of its run.
 
-    A run that was preempted, and has saved, is gone on with, up to ``cluster.max_restarts`` times;
-    on spot nodes all its workers are started again as often, should one die without saving.
+    A cell that was preempted is begun again as a run of its own, up to ``cluster.max_restarts``
+    times, since one that was interrupted has no honest clock; on spot nodes so is one of which a
+    worker died.
+
+    Raises:
+        WorkError: if it could not be measured.
     """
     config = _parse(settings)
     if (measured := _measured(config, study_id, cell)) is not None:
@@ -99,23 +99,20 @@ def train_cell(settings: str, study_id: str, cell: Cell) -> str:
         return measured
     dataset = Dataset.open(config.dataset_dir)
     own, folder = cell_config(config, cell), StudyFolder.path(config, study_id)
-    restarts = config.cluster.max_restarts if config.cluster.spot != "none" else 0
     listener = Listener(on_note=lambda text: print(text, flush=True))
+    lost = (PreemptedError,) if config.cluster.spot == "none" else (PreemptedError, WorkError)
+    restarts, most = 0, config.cluster.max_restarts
     with Preemption().watched() as preemption:
-        try:
-            return begin_run(own, dataset, cell, "cell", study_id, folder, listener, restarts)[0]
-        except PreemptedError as error:
-            why = error
-        for attempt in range(1, config.cluster.max_restarts + 1):
-            if preemption.asked:
-                break
-            print(f"{why}: going on ({attempt} of {config.cluster.max_restarts})", flush=True)
-            left = _folder_to_resume(folder, cell)
+        while True:
             try:
-                return resume_run(own, dataset, left, cell.workers, listener, restarts)[0]
-            except PreemptedError as error:
-                why = error
-    raise WorkError(str(why))
+                return begin_run(own, dataset, cell, "cell", study_id, folder, listener)[0]
+            except DivergedError:  # as it would again
+                raise
+            except lost as error:
+                if restarts == most or preemption.asked:
+                    raise WorkError(str(error)) from None
+                restarts += 1
+                print(f"{error}: beginning again ({restarts} of {most})", flush=True)
 
 
 def compare_study(settings: str, study_id: str, page: Path) -> None:
@@ -138,39 +135,13 @@ def _parse(settings: str) -> Config:
     return config.model_copy(update={"tracking": tracked})
 
 
-def _id_of_a_study_of_its_own(config: Config) -> str:
-    """Ids are seconds, and in this one another submission of the configuration may have begun."""
-    while True:
-        study_id = tracking.new_study_id()
-        try:
-            StudyFolder.path(config, study_id).mkdir(parents=True)
-        except FileExistsError:
-            time.sleep(_SECONDS_TO_THE_NEXT_ID)
-        else:
-            return study_id
-
-
 def _measured(config: Config, study_id: str, cell: Cell) -> str | None:
     """The finished run of a cell that an earlier attempt at its step has left."""
     for run in tracking.read_runs(config):
-        ended = run.kind == "cell" and run.status == "FINISHED"
+        ended = run.kind == "cell" and run.status == "FINISHED" and not run.interruption
         if ended and run.tags.get(STUDY_TAG) == study_id and Cell.of_params(run.params) == cell:
             return run.run_id
     return None
-
-
-def _folder_to_resume(folder: Path, cell: Cell) -> Path:
-    """That of the cell's newest run that has not ended."""
-    begun = [
-        each
-        for each in folder.glob(f"{cell.slug}*")
-        if (held := RunFolder.find(each)) is not None
-        and held.cell == cell  # repeat 10's folder begins like that of repeat 1
-        and not (each / RESULT_NAME).exists()
-    ]
-    if not begun:
-        raise InputError(f"{folder}: holds no run of {cell.name} to go on with")
-    return max(begun, key=lambda each: each.stat().st_mtime)
 
 
 def _tell_progress(name: str, number: int, members: int, step: int, steps: int) -> None:

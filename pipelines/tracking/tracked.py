@@ -10,9 +10,10 @@ from typing import Any
 
 from pipelines.cell import Cell
 from pipelines.config import Config
+from pipelines.errors import WorkError
 from pipelines.ingest.dataset import Dataset
 from pipelines.run_folder import RunFolder
-from pipelines.runs import PREEMPTED_TAG, RESUMED_TAG, RunKind
+from pipelines.runs import PREEMPTED_TAG, RESUMED_TAG, RunKind, comparable_fields
 from pipelines.tracking.connection import connect, quieten
 from pipelines.tracking.lifecycle import create_run, finish_run
 from pipelines.tracking.log import log_dataset, log_metrics, send_params, send_points
@@ -25,6 +26,9 @@ SYSTEM_METRICS_SECONDS = 5.0
 """A sample takes 13 ms of the worker's core, most of it for asking after the run and writing to the
 store: every two seconds that is 0.65 % of training (docs/methodology.md)."""
 
+_BEGUN = "software_build"
+"""Recorded by workers alone, so a run that has it was begun before."""
+
 
 class TrackedRun:
     """The run that this process belongs to; on any rank but 0 its methods do nothing."""
@@ -36,7 +40,11 @@ class TrackedRun:
         self._worker = worker
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters; of a run that goes on, those that differ now are kept in a tag."""
+        """Log parameters; of a run that goes on, those that differ now are kept in a tag.
+
+        Raises:
+            WorkError: if a run that begins is not what its launcher recorded it to be.
+        """
         if not self._worker.is_chief:
             return
         client = connect(self._config)
@@ -48,6 +56,8 @@ class TrackedRun:
             for name, value in params.items()
             if name in known and known[name] != str(value)
         }
+        if differing and _BEGUN not in known:
+            _refuse_other_work(known, differing)
         if differing:
             client.set_tag(self.run_id, RESUMED_TAG, json.dumps(differing))
 
@@ -145,3 +155,14 @@ def tracked_run(
             monitor.finish()
         if run_id and worker.is_chief:
             finish_run(config, run_id, status)
+
+
+def _refuse_other_work(known: Mapping[str, str], differing: Mapping[str, str]) -> None:
+    """Refuse to measure one thing under the name of another, which would then be compared."""
+    for field in comparable_fields(known.get("scaling", "")):
+        if field in differing:
+            raise WorkError(
+                f"{field} is '{differing[field]}' here, and its launcher has recorded it as "
+                f"'{known[field]}'; begin the run again with the same code, settings and machine "
+                "for both"
+            )

@@ -10,6 +10,7 @@ from pipelines.config import Config, load_config
 from pipelines.dag import PipelineResult
 from pipelines.environments import PROJECT_ROOT
 from pipelines.errors import InputError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest import Dataset
 from pipelines.pipeline_run import run_pipeline
 from pipelines.runs import COMPONENT_STARTUP_TAG, COMPONENT_WORK_TAG, COMPONENTS_TAG, STUDY_TAG
@@ -81,6 +82,22 @@ def config(uri: str, tmp_path: Path, load_quickstart: Callable[..., Config]) -> 
 
 def ignore(name: str, number: int, components: int) -> None:
     pass
+
+
+def test_another_execution_of_the_dag_in_the_same_folder_is_refused_and_leaves_no_run(
+    write_dag: Write, config: Config, digits: Dataset
+) -> None:
+    write_dag(WORKS, CACHED=[], BLESSED=True)
+    tracking.prepare_store(config)
+    folder = config.output / "pipelines" / "torch"
+    with (
+        held_alone(folder, "give up"),
+        pytest.raises(InputError, match=r"another process is working there; .*output"),
+    ):
+        run_pipeline(config, "torch", digits, STUDY, ignore)
+
+    assert not (folder / "config.yaml").exists()
+    assert tracking.read_runs(config) == []
 
 
 @pytest.mark.parametrize("framework", ["tf", "torch"])

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tracking
+from pipelines import cell as cell_module
+from pipelines import study, study_folder, tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.config import Config, parse_config
 from pipelines.errors import InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest import Dataset
-from pipelines.runs import ATTEMPT_TAG
+from pipelines.parity import software
+from pipelines.runs import ATTEMPT_TAG, PREEMPTED_TAG
 from pipelines.study import StudyListener, plan, run_study
 from pipelines.study_folder import StudyFolder
 
@@ -365,6 +368,21 @@ def test_a_strategy_whose_workers_must_not_be_killed_is_passed_over(
     assert ("recovery", "torch") in kinds
 
 
+def test_a_cell_that_was_gone_on_with_by_itself_is_measured_again(
+    write_worker: Write, configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    write_worker("finish()")
+    first, second = run_study(config, digits, STUDY, StudyListener())
+    tracking.log_metrics(config, first, {}, {PREEMPTED_TAG: "6"})
+
+    again = run_study(config, digits, STUDY, StudyListener())
+
+    assert first not in again
+    assert second in again
+    assert len(tracking.read_runs(config)) == 3
+
+
 def test_a_study_goes_on_only_with_what_it_was_begun_with(
     write_worker: Write, configure: Callable[..., Config], digits: Dataset
 ) -> None:
@@ -378,6 +396,71 @@ def test_a_study_goes_on_only_with_what_it_was_begun_with(
             STUDY,
             StudyListener(),
         )
+
+
+def test_a_study_goes_on_only_with_the_code_that_it_was_begun_with(
+    write_worker: Write,
+    configure: Callable[..., Config],
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_worker("finish()")
+    config = configure("study.workers=[1]", "study.repeats=1")
+    run_study(config, digits, STUDY, StudyListener())
+    begun_with = software.code_digest()
+    monkeypatch.setattr(cell_module, "running_code", lambda: "ef56" * 16)
+
+    with pytest.raises(InputError) as raised:
+        run_study(config, digits, STUDY, StudyListener())
+
+    said = f"code_sha256 is ef56ef56ef56.. now, and was {begun_with[:12]}.. in "
+    assert said in str(raised.value)
+
+
+def test_a_study_whose_code_changes_meanwhile_measures_no_further_cell(
+    write_worker: Write,
+    configure: Callable[..., Config],
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_worker("finish()")
+    config = configure("study.workers=[1]", "study.repeats=1")
+
+    def edit(cell: Cell, metrics: object) -> None:
+        monkeypatch.setattr(study, "code_digest", lambda: "ef56" * 16)
+
+    with pytest.raises(WorkError, match=r"the source code was changed .*--resume"):
+        run_study(config, digits, STUDY, StudyListener(on_measured=edit))
+
+    assert len(tracking.read_runs(config)) == 1
+
+
+def test_studies_that_begin_in_one_second_have_ids_and_folders_of_their_own(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(["20250601T120000Z"] * 3 + ["20250601T120001Z"])
+    monkeypatch.setattr(tracking, "new_study_id", lambda: next(seconds))
+    monkeypatch.setattr(study_folder, "_SECONDS_TO_THE_NEXT_ID", 0)
+    config = configure()
+
+    ids = [StudyFolder.new_id(config) for _ in range(2)]
+
+    assert ids == ["20250601T120000Z", "20250601T120001Z"]
+    assert [StudyFolder.begin(config, each)[1] for each in ids] == [False, False]
+
+
+def test_a_study_is_not_gone_on_with_beside_the_process_that_measures_it(
+    configure: Callable[..., Config], digits: Dataset
+) -> None:
+    config = configure("study.workers=[1]", "study.repeats=1")
+    tracking.prepare_store(config)
+    with (
+        held_alone(StudyFolder.path(config, STUDY), "give up"),
+        pytest.raises(InputError, match="another process is working there; wait for it"),
+    ):
+        run_study(config, digits, STUDY, StudyListener())
+
+    assert tracking.read_runs(config) == []
 
 
 def test_a_study_goes_on_where_it_was_begun(

@@ -11,9 +11,11 @@ from pipelines import tracking
 from pipelines.cell import Cell
 from pipelines.config import Config, load_config
 from pipelines.errors import DivergedError, InputError, PreemptedError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest import Dataset
 from pipelines.run_folder import RunFolder
 from pipelines.runs import PREEMPTED_TAG, STUDY_TAG
+from pipelines.study_folder import StudyFolder
 from pipelines.training_run import Listener, begin_run, resume_run
 
 STUDY = "20250601T120000Z"
@@ -484,6 +486,19 @@ def test_a_run_that_stopped_when_asked_says_how_to_go_on_and_is_no_failure(
     assert RunFolder.to_resume(folder).cell == TORCH
 
 
+def test_a_studys_cell_that_stopped_when_asked_is_killed_and_its_study_goes_on(
+    write_worker: Write, config: Config, digits: Dataset
+) -> None:
+    study, _ = StudyFolder.begin(config, STUDY)
+    write_worker("emit(event='preempted', step=6)", "torch")
+
+    with pytest.raises(PreemptedError) as raised:
+        begin(config, digits)
+
+    assert str(raised.value).endswith(f"step 6; go on with `tandem study --resume {study}`")
+    assert [run.status for run in tracking.read_runs(config)] == ["KILLED"]
+
+
 def test_being_asked_to_end_reaches_every_worker_and_is_not_followed_by_a_restart(
     write_worker: Write, config: Config, digits: Dataset
 ) -> None:
@@ -622,6 +637,28 @@ def test_a_resumed_run_is_started_again_too_and_can_be_asked_to_end_again(
         resume_run(config, digits, folder_of(config), 1, Listener(), max_restarts=1)
 
     assert attempts(folder_of(config)) == 3
+
+
+@pytest.mark.parametrize("at_work", ["", "checkpoints"])
+def test_a_run_on_which_others_still_work_is_not_gone_on_with(
+    write_worker: Write, config: Config, digits: Dataset, at_work: str
+) -> None:
+    """Another launcher, or workers that outlive theirs."""
+    write_worker("emit(event='preempted', step=3)", "torch")
+    with pytest.raises(PreemptedError):
+        begin(config, digits)
+    folder = folder_of(config)
+    before = (folder / "run.json").read_text()
+
+    with (
+        held_alone(folder / at_work, "give up"),
+        pytest.raises(InputError, match="another process is working there; wait for it"),
+    ):
+        resume_run(config, digits, folder, 2, Listener())
+
+    assert (folder / "run.json").read_text() == before
+    assert attempts(folder) == 1
+    assert [run.status for run in tracking.read_runs(config)] == ["KILLED"]
 
 
 def test_a_run_that_has_ended_well_is_not_gone_on_with(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import events, tracking
+from pipelines import events, tracking, worker_run
 from pipelines.config import Config
 from pipelines.errors import DivergedError, InputError
+from pipelines.folder_lock import held_alone
 from pipelines.goodput import LEDGER
 from pipelines.ingest import Dataset
 from pipelines.ingest.reader import SharedBatches
@@ -180,6 +181,28 @@ def test_a_worker_that_is_asked_to_end_leaves_a_run_that_can_go_on_to_its_end(
     assert result["run_id"] == ended.run_id
     assert result["train_loss"] == pytest.approx(LOSSES)
     assert result["metrics"]["eval_accuracy"] == 1  # trained by every step, and once
+
+
+def test_a_worker_that_still_saves_there_keeps_another_from_its_checkpoints_and_its_run(
+    work: Callable[..., None],
+    config: Config,
+    digits: Dataset,
+    output: Path,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(asked_to_end(at=6))
+    saved = sorted(each.name for each in (output / "checkpoints").glob("step-*"))
+    monkeypatch.setattr(worker_run, "_PATIENCE_SECONDS", 0)
+
+    with (
+        held_alone(output / "checkpoints", "give up"),
+        pytest.raises(InputError, match="checkpoints: another process is working there; wait"),
+    ):
+        work(FakeTwin(workers=1))
+
+    assert sorted(each.name for each in (output / "checkpoints").glob("step-*")) == saved
+    assert [run.status for run in tracking.read_runs(config)] == ["KILLED"]
 
 
 def test_a_worker_without_our_launcher_logs_a_ledger_and_a_wall_clock_of_its_own(

@@ -69,7 +69,7 @@ def losses_of(folder: Path) -> list[float]:
 def go_back(folder: Path, step: int) -> None:
     """Leave the run as it was when the checkpoint of a step was its newest."""
     (folder / RESULT_NAME).unlink()
-    for checkpoint in (folder / CHECKPOINTS_FOLDER).iterdir():
+    for checkpoint in (folder / CHECKPOINTS_FOLDER).glob("step-*"):
         if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)
 
@@ -107,7 +107,7 @@ def test_saving_while_training_goes_on_changes_no_loss(
     )
     unbroken = losses_of(folder)
     newest, damages = Checkpoints(folder / CHECKPOINTS_FOLDER, keep=3).newest()
-    kept = sorted(path.name for path in (folder / CHECKPOINTS_FOLDER).iterdir())
+    kept = sorted(path.name for path in (folder / CHECKPOINTS_FOLDER).glob("step-*"))
     go_back(folder, 8)
 
     resume_run(config, dataset, folder, workers, Listener())

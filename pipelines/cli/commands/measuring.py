@@ -208,14 +208,14 @@ def study(
     from pipelines.cli import actions
     from pipelines.cli.narrator import Narrator
     from pipelines.study_folder import StudyFolder
-    from pipelines.tracking import new_study_id
 
     asked = [*network_settings(hosts, bandwidth), *(overrides or [])]
     if resume is not None:
         refuse_other_config(config, resume)
         loaded, study_id = StudyFolder.to_resume(resume, asked)
     else:
-        loaded, study_id = load(config, asked), new_study_id()
+        loaded = load(config, asked)
+        study_id = StudyFolder.new_id(loaded)
     run_ids = actions.study(loaded, study_id, Narrator())
     if as_json:
         typer.echo(json.dumps({"study_id": study_id, "mlflow_run_ids": run_ids}, indent=2))

@@ -8,6 +8,7 @@ from pipelines.cli.resume import config_to_resume
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.run_folder import CONFIG_NAME, RESULT_NAME, RunFolder
+from pipelines.study_folder import StudyFolder
 
 Stop = Callable[..., Path]
 
@@ -120,3 +121,18 @@ def test_a_run_whose_configuration_is_gone_is_refused_by_name(stop: Stop) -> Non
 
     with pytest.raises(InputError, match=r"run/config\.yaml: no such file"):
         config_to_resume(folder, "torch", None, [])
+
+
+def test_a_studys_cell_is_gone_on_with_by_its_study(
+    stop: Stop, load_quickstart: Callable[..., Config]
+) -> None:
+    study, _ = StudyFolder.begin(load_quickstart(), "20250601T120000Z")
+    folder = stop().rename(study / "torch-ddp-weak-x2-r1")
+
+    with pytest.raises(InputError) as raised:
+        config_to_resume(folder, "torch", None, [])
+
+    assert str(raised.value) == (
+        f"--resume {folder}: is a study's, which measures whole runs only; go on with "
+        f"`tandem study --resume {study}`"
+    )

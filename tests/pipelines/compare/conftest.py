@@ -47,6 +47,7 @@ COMMON = {
     "hardware": "x86-64, 2 cores",
     "network": "real",
     "software_build": "cpu",
+    "code_sha256": "ef56" * 16,
     "dataset_fingerprint": "ab12" * 16,
     "dataset_rows": "1797",
     "dataset_source": "digits",

@@ -7,7 +7,7 @@ from pipelines.compare import build_report
 from pipelines.compare.collect import select
 from pipelines.errors import ComparisonRefusedError, InputError
 from pipelines.metrics import PHASES
-from pipelines.runs import KIND_TAG, RunRecord
+from pipelines.runs import KIND_TAG, PREEMPTED_TAG, RESUMED_TAG, RunRecord
 
 
 def cell_of(report, framework, workers):
@@ -159,6 +159,25 @@ def test_a_later_failure_does_not_unseat_a_finished_run(study):
     report = build_report(study.runs)
     assert report.cells[0].repeats == [100]
     assert len(report.failed) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "metrics", "reason"),
+    [
+        ({PREEMPTED_TAG: "150"}, {}, "was interrupted, so that it has no honest clock"),
+        ({RESUMED_TAG: '{"workers": "1"}'}, {}, "went on as something else than it began as"),
+        ({}, {"restarts": 1.0}, "was interrupted, so that it has no honest clock"),
+    ],
+)
+def test_a_finished_run_that_was_no_whole_measurement_is_listed_and_counts_for_nothing(
+    study, tags, metrics, reason
+):
+    study.cell("tf", repeat=0, rate=100)
+    run = study.cell("tf", repeat=1, rate=500)
+    study.change(run, tags=run.tags | tags, metrics=run.metrics | metrics)
+    report = build_report(study.runs)
+    assert report.cells[0].repeats == [100]
+    assert [(each.status, each.reason) for each in report.failed] == [("FINISHED", reason)]
 
 
 @pytest.mark.parametrize("rate", [None, math.nan, math.inf, 0.0, -1.0])

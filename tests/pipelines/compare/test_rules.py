@@ -50,6 +50,26 @@ def test_a_field_that_nobody_recorded_is_no_agreement(study):
         build_report(study.runs)
 
 
+def test_runs_of_before_the_code_was_recorded_are_refused_and_the_mend_is_told(study):
+    study.cell("tf", without=["code_sha256"])
+    study.cell("torch", without=["code_sha256"])
+    with pytest.raises(ComparisonRefusedError) as refusal:
+        build_report(study.runs)
+    assert str(refusal.value) == (
+        "comparison refused: code_sha256 is not recorded, as by an older version; "
+        "measure them again"
+    )
+
+
+def test_cells_of_two_programs_are_refused(study):
+    study.cell("tf", repeat=0)
+    study.cell("tf", repeat=1, code_sha256="ab12" * 16)
+    with pytest.raises(
+        ComparisonRefusedError, match=r"code_sha256 differs \(tf: ab12ab12ab12\.\. and ef56"
+    ):
+        build_report(study.runs)
+
+
 def test_a_difference_within_one_framework_is_refused_too(study):
     study.cell("tf", workers=1, hardware="2 cores")
     study.cell("tf", workers=2, hardware="8 cores")

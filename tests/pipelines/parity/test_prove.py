@@ -6,6 +6,7 @@ import yaml
 
 from pipelines.config import Config
 from pipelines.errors import ComparisonRefusedError, InputError, WorkError
+from pipelines.folder_lock import held_alone
 from pipelines.ingest import Dataset
 from pipelines.parity.members import Member, abridged, check_workers, plan
 from pipelines.parity.model import Parity
@@ -92,6 +93,18 @@ def test_the_global_batch_is_the_same_at_every_worker_count(
         assert written["study"]["threads_per_worker"] == 1
         assert Probe.load(folder / "probe.json") == member.probe
         assert len(list(folder.glob("rank*.log"))) == member.workers
+
+
+def test_another_proof_in_the_same_folder_is_refused_before_it_touches_anything(
+    config: Config, digits: Dataset, frameworks: object
+) -> None:
+    runs = config.output / "parity" / "runs"
+    with held_alone(runs, "give up"):
+        (runs / "torch-x1").mkdir()
+        with pytest.raises(InputError, match=r"another process is working there; .*output"):
+            run(config, digits)
+
+        assert (runs / "torch-x1").exists()
 
 
 def test_frameworks_that_agree_pass(config: Config, digits: Dataset, frameworks: object) -> None:

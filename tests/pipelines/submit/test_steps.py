@@ -14,7 +14,7 @@ from pipelines.errors import ComparisonRefusedError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.parity.members import abridged, strategy_pairs
 from pipelines.parity.record import parity_params
-from pipelines.runs import PARITY_PASSED
+from pipelines.runs import ATTEMPT_TAG, PARITY_PASSED, PREEMPTED_TAG
 from pipelines.strategies import Framework
 from pipelines.study_folder import StudyFolder
 from pipelines.submit.shared_step import StepFolders, shared_with_job
@@ -24,11 +24,15 @@ CELL = Cell("torch", "ddp", 1)
 CPU_BUILD = json.dumps({"framework_version": "1", "software_build": "cpu"})
 
 PREEMPTED_ONCE = """
-if attempt == 1:
-    (output / "attempt2").mkdir()
-    emit(event="preempted", step=3)
-else:
+if output.name.endswith("attempt2"):
     finish(examples_per_second=1000.0)
+else:
+    emit(event="preempted", step=3)
+"""
+DIES_ONCE = """
+if not output.name.endswith("attempt2"):
+    sys.exit("node lost")
+finish(examples_per_second=1000.0)
 """
 PREEMPTED_ALWAYS = """
 emit(event="preempted", step=3)
@@ -78,7 +82,7 @@ def test_a_cell_that_was_measured_is_not_measured_again(
         train_cell(settings, study_id, Cell("torch", "ddp", 2))
 
 
-def test_a_preempted_cell_goes_on_as_the_same_run(
+def test_a_preempted_cell_is_begun_again_as_a_run_of_its_own(
     config: Config, settings: str, write_worker: Callable[..., None]
 ) -> None:
     write_worker(PREEMPTED_ONCE)
@@ -86,9 +90,43 @@ def test_a_preempted_cell_goes_on_as_the_same_run(
 
     run_id = train_cell(settings, study_id, CELL)
 
-    [run] = tracking.read_runs(config)
-    assert (run.run_id, run.status) == (run_id, "FINISHED")
-    assert run.tags["tandem.kind"] == "cell"
+    first, second = sorted(tracking.read_runs(config), key=lambda run: run.start_time)
+    assert first.status == "KILLED"
+    assert (second.run_id, second.status) == (run_id, "FINISHED")
+    assert second.tags[ATTEMPT_TAG] == "2"
+    assert first.kind == second.kind == "cell"
+
+
+@pytest.mark.parametrize("spot", ["gke", "none"])
+def test_a_cell_whose_worker_dies_is_begun_again_on_spot_nodes_alone(
+    config: Config, settings: str, write_worker: Callable[..., None], spot: str
+) -> None:
+    write_worker(DIES_ONCE)
+    own = json.loads(settings)
+    own["cluster"]["spot"] = spot
+    study_id = begin_study(settings)
+
+    if spot == "none":
+        with pytest.raises(WorkError, match="node lost"):
+            train_cell(json.dumps(own), study_id, CELL)
+        return
+    run_id = train_cell(json.dumps(own), study_id, CELL)
+
+    runs = sorted(tracking.read_runs(config), key=lambda run: run.start_time)
+    assert [run.status for run in runs] == ["FAILED", "FINISHED"]
+    assert runs[1].run_id == run_id
+    assert "restarts" not in runs[1].metrics
+
+
+def test_a_finished_run_that_was_interrupted_is_no_measured_cell(
+    config: Config, settings: str, write_worker: Callable[..., None]
+) -> None:
+    write_worker("finish(examples_per_second=1000.0)")
+    study_id = begin_study(settings)
+    first = train_cell(settings, study_id, CELL)
+    tracking.log_metrics(config, first, {}, {PREEMPTED_TAG: "3"})
+
+    assert train_cell(settings, study_id, CELL) != first
 
 
 def test_a_cell_that_is_preempted_again_and_again_fails(
@@ -99,7 +137,7 @@ def test_a_cell_that_is_preempted_again_and_again_fails(
 
     with pytest.raises(WorkError, match="saved after step 3"):
         train_cell(settings, study_id, CELL)
-    assert "going on (2 of 2)" in capsys.readouterr().out
+    assert "beginning again (2 of 2)" in capsys.readouterr().out
 
 
 def test_a_preempted_cell_does_not_go_on_as_another_whose_name_begins_like_its_own(

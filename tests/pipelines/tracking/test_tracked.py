@@ -9,6 +9,7 @@ import pytest
 from pipelines import tracking
 from pipelines.cell import Cell
 from pipelines.config import Config, load_config
+from pipelines.errors import WorkError
 from pipelines.ingest import Dataset
 from pipelines.run_folder import RunFolder
 from pipelines.runs import KIND_TAG, PREEMPTED_TAG, RESUMED_TAG, STUDY_TAG
@@ -157,6 +158,29 @@ def test_what_differs_when_a_run_goes_on_is_kept_beside_how_it_began(
     found = client.get_run(run.run_id).data
     assert found.params == {"workers": "2", "seed": "0", "python_version": "3.11"}
     assert json.loads(found.tags[RESUMED_TAG]) == {"workers": "4"}
+
+
+def test_a_run_whose_launcher_recorded_it_otherwise_does_not_begin(
+    config: Config, client: Any, new_run: Callable[..., str]
+) -> None:
+    run = tracking.TrackedRun(config, new_run(config, hardware="two cores", repeat=0), CHIEF)
+
+    with pytest.raises(WorkError, match=r"hardware is 'four cores' here, .* as 'two cores'; "):
+        run.log_params({"hardware": "four cores", "repeat": 0, "software_build": "cpu"})
+
+    assert RESUMED_TAG not in client.get_run(run.run_id).data.tags
+
+
+def test_a_run_that_a_worker_has_begun_may_go_on_elsewhere_and_says_so(
+    config: Config, client: Any, new_run: Callable[..., str]
+) -> None:
+    run = tracking.TrackedRun(config, new_run(config, hardware="two cores"), CHIEF)
+
+    run.log_params({"hardware": "two cores", "software_build": "cpu"})
+    run.log_params({"hardware": "four cores", "software_build": "cpu"})
+
+    tags = client.get_run(run.run_id).data.tags
+    assert json.loads(tags[RESUMED_TAG]) == {"hardware": "four cores"}
 
 
 def test_a_run_that_goes_on_as_it_began_has_nothing_to_say_of_it(
