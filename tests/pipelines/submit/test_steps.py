@@ -16,7 +16,6 @@ from pipelines.parity.members import abridged, strategy_pairs
 from pipelines.parity.record import parity_params
 from pipelines.runs import ATTEMPT_TAG, PARITY_PASSED, PREEMPTED_TAG
 from pipelines.strategies import Framework
-from pipelines.study_folder import StudyFolder
 from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.submit.steps import begin_study, prove_parity, train_cell
 
@@ -138,28 +137,6 @@ def test_a_cell_that_is_preempted_again_and_again_fails(
     with pytest.raises(WorkError, match="saved after step 3"):
         train_cell(settings, study_id, CELL)
     assert "beginning again (2 of 2)" in capsys.readouterr().out
-
-
-def test_a_preempted_cell_does_not_go_on_as_another_whose_name_begins_like_its_own(
-    config: Config, settings: str, write_worker: Callable[..., None]
-) -> None:
-    study_id = begin_study(settings)
-    tenth = Cell("torch", "ddp", 1, repeat=9)
-    runs_beside_it = f"""
-other = output.parent / {tenth.slug!r}
-if not other.exists():
-    other.mkdir()
-    said = json.loads((output / "run.json").read_text()) | {{"run_id": "other", "repeat": 9}}
-    (other / "run.json").write_text(json.dumps(said))
-    os.utime(other, (2**31, 2**31))
-"""
-    write_worker(f"{runs_beside_it}{PREEMPTED_ONCE}")
-
-    run_id = train_cell(settings, study_id, CELL)
-
-    [run] = tracking.read_runs(config)
-    assert (run.run_id, run.status) == (run_id, "FINISHED")
-    assert not (StudyFolder.path(config, study_id) / tenth.slug / "attempt2").exists()
 
 
 def test_in_a_step_the_hardware_is_what_the_workers_say(
