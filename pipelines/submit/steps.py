@@ -11,7 +11,7 @@ from pipelines import tracking
 from pipelines.cell import Cell, cell_config
 from pipelines.cluster_config import ClusterConfig
 from pipelines.config import Config, parse_config
-from pipelines.errors import DivergedError, PreemptedError, WorkError
+from pipelines.errors import DivergedError, PreemptedError, UnansweredError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.ingest import ingest as ingest_data
 from pipelines.preemption import Preemption
@@ -106,8 +106,8 @@ def train_cell(settings: str, study_id: str, cell: Cell) -> str:
         while True:
             try:
                 return begin_run(own, dataset, cell, "cell", study_id, folder, listener)[0]
-            except DivergedError:  # as it would again
-                raise
+            except (DivergedError, UnansweredError):
+                raise  # as it would again; or the job may run on, and another would end it
             except lost as error:
                 if restarts == most or preemption.asked:
                     raise WorkError(str(error)) from None

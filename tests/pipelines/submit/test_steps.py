@@ -10,12 +10,13 @@ from pipelines import tracking
 from pipelines.cell import Cell
 from pipelines.cluster_config import CLUSTER_VARIABLE, ClusterConfig
 from pipelines.config import Config
-from pipelines.errors import ComparisonRefusedError, WorkError
+from pipelines.errors import ComparisonRefusedError, UnansweredError, WorkError
 from pipelines.ingest import Dataset
 from pipelines.parity.members import abridged, strategy_pairs
 from pipelines.parity.record import parity_params
 from pipelines.runs import ATTEMPT_TAG, PARITY_PASSED, PREEMPTED_TAG
 from pipelines.strategies import Framework
+from pipelines.submit import steps
 from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.submit.steps import begin_study, prove_parity, train_cell
 
@@ -115,6 +116,24 @@ def test_a_cell_whose_worker_dies_is_begun_again_on_spot_nodes_alone(
     assert [run.status for run in runs] == ["FAILED", "FINISHED"]
     assert runs[1].run_id == run_id
     assert "restarts" not in runs[1].metrics
+
+
+def test_a_cell_whose_job_can_no_longer_be_asked_about_is_not_begun_beside_it(
+    settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = json.loads(settings)
+    own["cluster"]["spot"] = "gke"
+    begun: list[object] = []
+
+    def begin_run(*arguments: object) -> None:
+        begun.append(arguments)
+        raise UnansweredError("the Kubernetes API does not answer")
+
+    monkeypatch.setattr(steps, "begin_run", begin_run)
+
+    with pytest.raises(UnansweredError):
+        train_cell(json.dumps(own), begin_study(settings), CELL)
+    assert len(begun) == 1
 
 
 def test_a_finished_run_that_was_interrupted_is_no_measured_cell(
