@@ -105,7 +105,10 @@ def train_cell(settings: str, study_id: str, cell: Cell) -> str:
     with Preemption().watched() as preemption:
         while True:
             try:
-                return begin_run(own, dataset, cell, "cell", study_id, folder, listener)[0]
+                begin_run(own, dataset, cell, "cell", study_id, folder, listener)
+                if (measured := _measured(config, study_id, cell)) is not None:
+                    return measured
+                raise PreemptedError(f"{cell.name} was interrupted, by a queue perhaps")
             except (DivergedError, UnansweredError):
                 raise  # as it would again; or the job may run on, and another would end it
             except lost as error:

@@ -19,6 +19,7 @@ from pipelines.strategies import Framework
 from pipelines.submit import steps
 from pipelines.submit.shared_step import StepFolders, shared_with_job
 from pipelines.submit.steps import begin_study, prove_parity, train_cell
+from pipelines.training_run import begin_run
 
 CELL = Cell("torch", "ddp", 1)
 CPU_BUILD = json.dumps({"framework_version": "1", "software_build": "cpu"})
@@ -116,6 +117,28 @@ def test_a_cell_whose_worker_dies_is_begun_again_on_spot_nodes_alone(
     assert [run.status for run in runs] == ["FAILED", "FINISHED"]
     assert runs[1].run_id == run_id
     assert "restarts" not in runs[1].metrics
+
+
+def test_a_cell_whose_job_a_queue_has_interrupted_is_begun_again(
+    config: Config,
+    settings: str,
+    write_worker: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_worker("finish(examples_per_second=1000.0)")
+    begun: list[str] = []
+
+    def interrupted_once(*arguments: Any) -> tuple[str, object]:
+        run_id, metrics = begin_run(*arguments)
+        begun.append(run_id)
+        if len(begun) == 1:  # its workers saved, and others have gone on within the same job
+            tracking.log_metrics(config, run_id, {}, {PREEMPTED_TAG: "3"})
+        return run_id, metrics
+
+    monkeypatch.setattr(steps, "begin_run", interrupted_once)
+
+    assert train_cell(settings, begin_study(settings), CELL) == begun[-1]
+    assert len(set(begun)) == 2
 
 
 def test_a_cell_whose_job_can_no_longer_be_asked_about_is_not_begun_beside_it(
