@@ -67,6 +67,7 @@ class ContainerCluster:
     """All that were ever created, by name."""
     pods: dict[str, list[str]] = field(default_factory=dict)
     """The containers of each job."""
+    evicted: set[str] = field(default_factory=set)
     port: int = 0
 
     @contextmanager
@@ -137,16 +138,27 @@ class ContainerCluster:
             )
             self.pods[name].append(pod)
 
+    def evict(self, pod: str) -> None:
+        """Ask a pod to end, as the drain of its node does."""
+        self.evicted.add(pod)
+        docker("kill", "--signal=TERM", pod)
+
     def status(self, name: str) -> dict[str, Any]:
-        """A job with its conditions; one that has failed has none of its pods running."""
-        states = [_state(pod) for pod in self.pods[name]]
+        """A job with its conditions; one that has failed has none of its pods running.
+
+        To Kubernetes a pod that was asked to end has failed, however it ends.
+        """
+        states = {pod: _state(pod) for pod in self.pods[name]}
+        ended = {pod: state for pod, state in states.items() if state["ended"]}
         conditions = []
-        if any(state["exitCode"] for state in states if state["ended"]):
-            docker("kill", *self.pods[name], check=False)  # as a job set ends the others
+        if any(state["exitCode"] or pod in self.evicted for pod, state in ended.items()):
+            # As a job set ends the others, which may save; those of a broken job would wait long.
+            word = "TERM" if self.evicted & ended.keys() else "KILL"
+            docker("kill", f"--signal={word}", *self.pods[name], check=False)
             conditions.append(
                 {"type": "Failed", "reason": "JobsFailed", "message": "a pod has failed"}
             )
-        elif states and all(state["ended"] for state in states):
+        elif states and ended.keys() == states.keys():
             conditions.append({"type": "Complete", "reason": "AllJobsCompleted", "message": ""})
         told = [{**each, "status": "True"} for each in conditions]
         return {**self.jobs[name], "status": {"conditions": told}}
@@ -169,7 +181,10 @@ class ContainerCluster:
 
     def list_pods(self, name: str) -> list[dict[str, Any]]:
         """A job's pods, as Kubernetes describes them."""
-        return [_pod(name, pod, index) for index, pod in enumerate(self.pods.get(name, []))]
+        return [
+            _pod(name, pod, index, evicted=pod in self.evicted)
+            for index, pod in enumerate(self.pods.get(name, []))
+        ]
 
     def _of_trainer(
         self, runtime: Mapping[str, Any], name: str, trainer: Mapping[str, Any], index: int
@@ -200,9 +215,10 @@ def _state(pod: str) -> dict[str, Any]:
     return {"ended": status == "exited", "exitCode": int(code), "finishedAt": finished}
 
 
-def _pod(job: str, pod: str, index: int) -> dict[str, Any]:
+def _pod(job: str, pod: str, index: int, *, evicted: bool) -> dict[str, Any]:
     state = _state(pod)
     phase = "Running" if not state["ended"] else "Failed" if state["exitCode"] else "Succeeded"
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
     told: dict[str, Any] = {"running": {}}
     if state["ended"]:
         told = {"terminated": {"exitCode": state["exitCode"], "finishedAt": state["finishedAt"]}}
@@ -214,7 +230,11 @@ def _pod(job: str, pod: str, index: int) -> dict[str, Any]:
     }
     return {
         "metadata": {"name": pod, "labels": labels},
-        "status": {"phase": phase, "containerStatuses": [{**status, "state": told}]},
+        "status": {
+            "phase": phase,
+            "conditions": [disrupted] if evicted else [],
+            "containerStatuses": [{**status, "state": told}],
+        },
     }
 
 
