@@ -277,12 +277,13 @@ def _handler(cluster: ContainerCluster) -> type[JsonHandler]:
             assert reading.stdout is not None
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
-            self.send_header("Connection", "close")
+            # As Kubernetes does it: who reads gets each part at once.
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             with reading:
                 while part := reading.stdout.read1(2**16):
-                    self.wfile.write(part)
+                    self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
                     self.wfile.flush()
-            self.close_connection = True
+            self.wfile.write(b"0\r\n\r\n")
 
     return Handler
