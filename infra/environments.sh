@@ -8,8 +8,9 @@
 #   infra/environments.sh cuda     both, for GPUs: builds for the same CUDA
 #   infra/environments.sh bench    .venv-bench   other readers, for benchmarks/ only
 #
-# A complete environment is left alone; one that was for GPUs stays so. PYTHON names another Python 3.11. pip's find-links,
-# index-url and cert settings are passed on to uv, whose own UV_* settings win over them.
+# A complete environment is left alone; one that was for GPUs stays so. PYTHON names another Python
+# 3.11. pip's find-links, index-url and cert settings are passed on to uv, whose own UV_* settings win
+# over them.
 set -euo pipefail
 # shellcheck source=infra/uv.sh
 source "$(dirname "${BASH_SOURCE[0]}")/uv.sh"
@@ -52,7 +53,6 @@ is_for_gpus() {
 # The registry's PyTorch for Linux is the CUDA build; a CPU build has to be asked for.
 takes_cpu_build() {
     local folder
-    [[ -n $cuda ]] && return 1
     [[ ${UV_TORCH_BACKEND:-} == cpu ]] && return
     for folder in $(tr , " " <<<"${UV_FIND_LINKS:-}"); do
         compgen -G "$folder/torch-*+cpu*.whl" >/dev/null && return
@@ -64,11 +64,11 @@ check_disk() {
     local needed=0 free name hint=''
     for name in "$@"; do
         needed=$((needed + needed_megabytes[$name]))
-        if [[ $name != tf ]] && ! takes_cpu_build; then
+        if [[ -n $cuda ]]; then
             needed=$((needed + cuda_megabytes))
-            [[ -n $cuda ]] || hint=" UV_TORCH_BACKEND=cpu needs $cuda_megabytes MB less."
-        elif [[ $name == tf && -n $cuda ]]; then
+        elif [[ $name != tf ]] && ! takes_cpu_build; then
             needed=$((needed + cuda_megabytes))
+            hint=" UV_TORCH_BACKEND=cpu needs $cuda_megabytes MB less."
         fi
     done
     free=$(df -Pm "$root" | awk 'NR == 2 { print $4 }')

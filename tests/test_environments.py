@@ -65,6 +65,10 @@ class Clone:
             check=False,
         )
 
+    def change_lock(self, name: str) -> None:
+        with (self.root / "infra" / "requirements" / f"{name}.txt").open("a") as lock:
+            lock.write("left-pad==1.0\n")
+
     def uv_calls(self) -> list[str]:
         return self.calls.read_text().splitlines() if self.calls.exists() else []
 
@@ -153,8 +157,7 @@ def test_environments_without_cuda_are_made_again_for_gpus(clone: Clone) -> None
 def test_an_environment_that_was_for_gpus_stays_so(clone: Clone) -> None:
     clone.run("cuda")
     clone.calls.unlink()
-    with (clone.root / "infra/requirements/tf.txt").open("a") as lock:
-        lock.write("left-pad==1.0\n")
+    clone.change_lock("tf")
 
     assert clone.run("all").returncode == 0
 
@@ -167,8 +170,7 @@ def test_an_environment_that_was_for_gpus_stays_so(clone: Clone) -> None:
 def test_changed_lock_remakes_its_environment_only(clone: Clone) -> None:
     clone.run("all")
     clone.calls.unlink()
-    with (clone.root / "infra/requirements/tf.txt").open("a") as lock:
-        lock.write("left-pad==1.0\n")
+    clone.change_lock("tf")
     assert clone.run("all").returncode == 0
     assert [call for call in clone.uv_calls() if call.startswith("venv")] == [
         f"venv --quiet --clear --no-project --python {sys._base_executable} {clone.root}/.venv-tf"

@@ -68,8 +68,8 @@ def prove_parity(settings: str, study_id: str, software: Mapping[Framework, str]
     said = {framework: json.loads(text) for framework, text in software.items()}
     check_builds(said)
     dataset = Dataset.open(config.dataset_dir)
-    # two submissions of one configuration share its folder, and jobs that write to the same one
-    # count as attempts at the same work
+    # Two submissions of one configuration share its folder, and jobs that write to the same one
+    # count as attempts at the same work.
     runs = StudyFolder.path(config, study_id) / "parity"
     for pair in strategy_pairs(config):
         short = abridged(pair)
